@@ -1,0 +1,72 @@
+"""The one equation every dynamic convolution is an instance of, and the one function that executes it.
+
+    y_b = f_b * conv( c_b * x_b ,  sum_k  a_bk * ( s_b * W_k ) ) + bias
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .backends import choose_backend
+from .problem import Problem
+
+
+class Attention(NamedTuple):
+    """The four input-dependent factors of a dynamic convolution; an absent one is ``None`` and costs nothing.
+
+    Attributes:
+        kernel: Which of the K kernels, ``[B, K]``, or per output position ``[B, K, *S_out]``.
+        spatial: Which taps of the kernel, ``[B, *kernel_size]``.
+        input: Which input channels, ``[B, C_in]``.
+        output: Which output channels (filters), ``[B, C_out]``.
+    """
+
+    kernel: Tensor | None = None
+    spatial: Tensor | None = None
+    input: Tensor | None = None
+    output: Tensor | None = None
+
+
+def dynamic_conv(
+    x: Tensor,
+    weight: Tensor,
+    attention: Attention,
+    *,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Convolves each sample with its own kernel, by whichever backend is the cheapest for the shape.
+
+    Args:
+        x: ``[B, C_in, *S]`` with one, two or three spatial dimensions.
+        weight: The K kernels, ``[K, C_out, C_in / groups, *kernel_size]``.
+        attention: The factors; without ``kernel`` the K kernels are summed unweighted.
+        bias: ``[C_out]``, added last and not modulated.
+        stride, padding, dilation: An integer or one per spatial dimension, as in ``torch.nn.functional.conv2d``.
+        groups: As in ``torch.nn.functional.conv2d``.
+
+    Returns:
+        ``[B, C_out, *S_out]``, in `x`'s dtype (under autocast in autocast's).
+
+    Raises:
+        ValueError: If shapes do not fit together.
+
+    Source: ODConv (ICLR 2022) eq. 2, which contains CondConv's and DyConv's; per position, A2D2C eq. 8.
+    """
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        # Every backend then sees one dtype, and none has to know which of its operations autocast would cast.
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weight = x.to(dtype), weight.to(dtype)
+        bias = None if bias is None else bias.to(dtype)
+    attention = Attention(*(None if t is None else t.to(x.dtype) for t in attention))
+    problem = Problem.of(x, weight, attention, stride, padding, dilation, groups)
+    with torch.autocast(x.device.type, enabled=False):
+        y = choose_backend(problem).run(x, weight, attention, problem)
+        return y if bias is None else y + bias.reshape(-1, *(1,) * problem.dims)

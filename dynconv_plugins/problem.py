@@ -1,0 +1,150 @@
+"""What a backend needs to know of one dynamic convolution before it runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from .functional import Attention
+
+
+def ntuple(value: int | Sequence[int], n: int, name: str) -> tuple[int, ...]:
+    """Returns `value` as a tuple of `n` integers.
+
+    Raises:
+        ValueError: If it is a sequence of another length.
+    """
+    if isinstance(value, int):
+        return (value,) * n
+    value = tuple(value)
+    if len(value) != n:
+        raise ValueError(f"{name} must be an integer or {n} of them, got {value}")
+    return value
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Shapes and circumstances of one call; everything the choice of a backend may depend on.
+
+    Sizes are in elements; `size` is the input's and `out_size` the output's spatial size.
+    """
+
+    batch: int
+    kernels: int
+    c_in: int
+    c_out: int
+    groups: int
+    kernel_size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    size: tuple[int, ...]
+    out_size: tuple[int, ...]
+    factors: frozenset[str]
+    per_position: bool
+    dtype: torch.dtype
+    device: str
+    channels_last: bool
+    grad: bool
+    traced: bool
+
+    @classmethod
+    def of(
+        cls,
+        x: Tensor,
+        weight: Tensor,
+        attention: Attention,
+        stride: int | Sequence[int],
+        padding: int | Sequence[int],
+        dilation: int | Sequence[int],
+        groups: int,
+    ) -> Problem:
+        """Reads the problem off the arguments of `dynamic_conv` and checks that they fit together."""
+        dims = x.dim() - 2
+        if dims not in (1, 2, 3) or weight.dim() != dims + 3:
+            raise ValueError(
+                f"expected x [B, C_in, *S] with 1 to 3 spatial dimensions and weight [K, C_out, C_in/groups, *kernel], "
+                f"got {list(x.shape)} and {list(weight.shape)}"
+            )
+        kernels, c_out, c_in_g, *kernel_size = weight.shape
+        batch, c_in, *size = x.shape
+        if c_in != c_in_g * groups or c_out % groups:
+            raise ValueError(
+                f"x has {c_in} channels, but weight {list(weight.shape)} with groups={groups} expects "
+                f"{c_in_g * groups} and a number of output channels divisible by {groups}"
+            )
+        stride, padding, dilation = (
+            ntuple(v, dims, n) for v, n in ((stride, "stride"), (padding, "padding"), (dilation, "dilation"))
+        )
+        out_size = tuple(
+            (s + 2 * p - d * (k - 1) - 1) // t + 1
+            for s, p, d, k, t in zip(size, padding, dilation, kernel_size, stride, strict=True)
+        )
+        if min(out_size) < 1:
+            raise ValueError(f"input of size {size} is smaller than the kernel {kernel_size} with padding {padding}")
+        expected = {
+            "kernel": (batch, kernels), "spatial": (batch, *kernel_size), "input": (batch, c_in), "output": (batch, c_out)
+        }
+        per_position = attention.kernel is not None and attention.kernel.dim() > 2
+        if per_position:
+            expected["kernel"] += out_size
+        for name, shape in expected.items():
+            factor = getattr(attention, name)
+            if factor is not None and tuple(factor.shape) != shape:
+                raise ValueError(f"the {name} attention must be {list(shape)}, got {list(factor.shape)}")
+        tensors = (x, weight, *(t for t in attention if t is not None))
+        last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims)
+        return cls(
+            batch=batch,
+            kernels=kernels,
+            c_in=c_in,
+            c_out=c_out,
+            groups=groups,
+            kernel_size=tuple(kernel_size),
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            size=tuple(size),
+            out_size=out_size,
+            factors=frozenset(n for n, t in zip(attention._fields, attention, strict=True) if t is not None),
+            per_position=per_position,
+            dtype=x.dtype,
+            device=x.device.type,
+            channels_last=last is not None
+            and not torch.compiler.is_compiling()
+            and x.is_contiguous(memory_format=last)
+            and not x.is_contiguous(),
+            grad=torch.is_grad_enabled() and any(t.requires_grad for t in tensors),
+            traced=torch.compiler.is_compiling() or torch.jit.is_tracing(),
+        )
+
+    @property
+    def dims(self) -> int:
+        """Number of spatial dimensions, 1 to 3."""
+        return len(self.kernel_size)
+
+    @property
+    def taps(self) -> int:
+        """Taps of a kernel."""
+        return math.prod(self.kernel_size)
+
+    @property
+    def positions(self) -> int:
+        """Output positions of one sample."""
+        return math.prod(self.out_size)
+
+    @property
+    def fan_in(self) -> int:
+        """Weights behind one output value: ``C_in / groups * taps``."""
+        return self.c_in // self.groups * self.taps
+
+    @property
+    def depthwise(self) -> bool:
+        """One filter per input channel."""
+        return self.groups == self.c_in == self.c_out

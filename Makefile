@@ -1,0 +1,42 @@
+# make demo | test | lint | clean
+#
+# Every target sets itself up: in the active virtual environment, or else in .venv, made with $(PYTHON) and filled once
+# with what constraints.txt pins (about 5 minutes and 6 GB the first time, nothing afterwards).
+
+PYTHON ?= python3
+VENV   := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.dynconv-plugins-installed
+JOBS   ?= 2
+# make demo DEMO='--size smallest'; make test TEST='tests/engine -x'
+DEMO   ?=
+TEST   ?=
+
+# The hosts' own launchers call plain `python`.
+export PATH := $(BIN):$(PATH)
+
+.PHONY: demo test lint clean install
+
+demo: $(STAMP)
+	@$(BIN)/python -m dynconv_plugins.demo $(DEMO)
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m 'not slow' $(TEST)
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check .
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'error: Python 3.10 or newer is needed (proved on 3.11): make PYTHON=python3.11 ...' >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "installing into $(VENV): about 5 minutes and 6 GB, once"
+	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[all,dev]' -c constraints.txt
+	@touch $@
+
+# Removes what the targets made here, and nothing that a user put in: data/ stays.
+clean:
+	rm -rf .venv build dist runs *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

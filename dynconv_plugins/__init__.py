@@ -1,0 +1,34 @@
+"""Dynamic convolutions for timm, mmsegmentation and tsai: one engine, every operator proven against its paper."""
+
+from . import registry
+from .backends import backend
+from .complexity import Complexity, complexity
+from .convert import dynamize, operators_in
+from .errors import UnknownName, UserError
+from .explain import explain_backends
+from .functional import Attention, dynamic_conv
+from .operators import *  # noqa: F403 - the operators' own __all__ is the list
+from .operators import __all__ as _operators
+from .recorder import record_attention
+from .temperature import LinearTemperature, anneal, set_temperature
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Attention",
+    "Complexity",
+    "LinearTemperature",
+    "UnknownName",
+    "UserError",
+    "anneal",
+    "backend",
+    "complexity",
+    "dynamic_conv",
+    "dynamize",
+    "explain_backends",
+    "operators_in",
+    "record_attention",
+    "registry",
+    "set_temperature",
+    *_operators,
+]

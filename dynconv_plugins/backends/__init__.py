@@ -1,0 +1,77 @@
+"""The ways to execute a dynamic convolution, and the choice among them.
+
+A backend is one module with ``supports(problem) -> reason or None``, ``cost(problem) -> seconds`` and ``run(...)``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import ModuleType
+
+from ..errors import UnknownName
+from ..problem import Problem
+from . import gemm, grouped, mixture, persample, reference
+
+BACKENDS: dict[str, ModuleType] = {
+    "mixture": mixture,
+    "gemm": gemm,
+    "persample": persample,
+    "grouped": grouped,
+    "reference": reference,
+}
+
+_forced: ContextVar[ModuleType | None] = ContextVar("dynconv_backend", default=None)
+
+
+def name_of(backend: ModuleType) -> str:
+    """The name a backend is forced by."""
+    return backend.__name__.rpartition(".")[2]
+
+
+def check_name(name: str) -> str:
+    """Returns `name` if it is a backend's.
+
+    Raises:
+        UnknownName: If it is not.
+    """
+    if name not in BACKENDS:
+        raise UnknownName("backend", name, BACKENDS)
+    return name
+
+
+@contextmanager
+def force(module: ModuleType) -> Iterator[None]:
+    """Forces one backend module within the block, a registered one or not."""
+    token = _forced.set(module)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+@contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Forces one backend within the block; the environment variable ``DYNCONV_BACKEND`` forces it everywhere.
+
+    Raises:
+        UnknownName: If there is no such backend.
+        ValueError: On execution, if the forced backend does not support a problem.
+    """
+    with force(BACKENDS[check_name(name)]):
+        yield
+
+
+def choose_backend(problem: Problem) -> ModuleType:
+    """The forced backend, or the cheapest that supports the problem."""
+    chosen = _forced.get()
+    if chosen is None and (name := os.environ.get("DYNCONV_BACKEND")):
+        chosen = BACKENDS[check_name(name)]
+    if chosen is None:
+        return min((b for b in BACKENDS.values() if b.supports(problem) is None), key=lambda b: b.cost(problem))
+    reason = chosen.supports(problem)
+    if reason:
+        raise ValueError(f"backend '{name_of(chosen)}' cannot run this: {reason}")
+    return chosen

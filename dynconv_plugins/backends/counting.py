@@ -1,0 +1,67 @@
+"""A backend that computes nothing and leaves one operation in a trace, for `complexity` to count.
+
+It is never chosen, only forced: counts must not depend on the backend that would run.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+
+OP = "dynconv::counted"
+
+
+def supports(problem: Problem) -> str | None:
+    """Everything."""
+    return None
+
+
+@torch.library.custom_op(OP, mutates_args=())
+def counted(
+    x: Tensor,
+    weight: Tensor,
+    kernel: Tensor | None,
+    spatial: Tensor | None,
+    input: Tensor | None,
+    output: Tensor | None,
+    out_size: list[int],
+) -> Tensor:
+    """Zeros of the right shape."""
+    return x.new_zeros(x.shape[0], weight.shape[1], *out_size)
+
+
+def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
+    """Zeros; the operation's inputs tell what there is to count."""
+    return counted(x, weight, *attention, [int(size) for size in problem.out_size])  # a tracer's sizes are tensors
+
+
+def multiply_adds(
+    x: list[int], weight: list[int], output: list[int], has_kernel: bool, has_input_or_spatial: bool, has_output: bool
+) -> int:
+    """Multiply-adds of one dynamic convolution in the aggregated form, attention head excluded.
+
+    With N weights a kernel:
+
+    - the convolution itself, N for each output position and group;
+    - K N to mix K > 1 kernels;
+    - K N to scale them along taps and input channels, N to scale the mixed one along filters;
+    - the pooled descriptor, C_in for each output position.
+
+    This rule gives ODConv's published table, row by row, to 0.03%, when the 1x1 downsample convolutions are counted as
+    dynamic, as that table does although its parameters and its code keep them static. The fully connected layers of
+    the attention head are counted where they stand.
+
+    Args:
+        x: ``[B, C_in, *S]``.
+        weight: ``[K, C_out, C_in / groups, *kernel_size]``.
+        output: ``[B, C_out, *S_out]``.
+        has_kernel, has_input_or_spatial, has_output: Which attention factors there are.
+    """
+    kernels, one = weight[0], math.prod(weight[1:])
+    batch, positions = x[0], math.prod(output[2:])
+    making = kernels * one * (has_kernel and kernels > 1) + kernels * one * has_input_or_spatial + one * has_output
+    return batch * (positions * one + making + positions * x[1] * (has_kernel or has_input_or_spatial or has_output))

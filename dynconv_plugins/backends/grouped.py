@@ -1,0 +1,28 @@
+"""Per-sample kernels, one convolution with ``batch * groups`` groups: what the published implementations do."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..problem import Problem
+from . import costs
+from .plain import conv, mixed_kernels, scale_channels
+
+
+def supports(problem: Problem) -> str | None:
+    """Everything but per-position mixing, which has no per-sample kernel."""
+    return "a kernel per position cannot be aggregated per sample" if problem.per_position else None
+
+
+def cost(problem: Problem) -> float:
+    """Aggregation, and a grouped convolution, whose backward is many times slower than its forward."""
+    return costs.aggregate(problem) + costs.grouped_conv(problem, problem.batch)
+
+
+def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
+    """Input and output attention act on the activations, as published."""
+    kernels = mixed_kernels(weight, attention, problem)
+    kernels = kernels.reshape(-1, problem.c_in // problem.groups, *problem.kernel_size)
+    x = scale_channels(x, attention.input).reshape(1, -1, *problem.size)
+    y = conv(x, kernels, problem, problem.batch * problem.groups)
+    return scale_channels(y.reshape(problem.batch, problem.c_out, *problem.out_size), attention.output)

@@ -1,0 +1,94 @@
+"""Shared weights: taps are scaled before, outputs mixed after one convolution or GEMM with K * C_out filters.
+
+No per-sample kernel is ever made, so this is the one way that also mixes per position:
+
+    y = f * sum_k a_k * ( W_k @ (s * im2col(c * x)) )       one GEMM for the whole batch
+    y = f * sum_k a_k * conv(c * x, W_k)                     without s: one static convolution
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..problem import Problem
+from . import costs
+from .columns import columns
+from .plain import conv, scale_channels, unfolded
+
+
+def supports(problem: Problem) -> str | None:
+    """Everything."""
+    return None
+
+
+def cost(problem: Problem) -> float:
+    """K times the static multiply-adds, and im2col where taps are scaled."""
+    if "spatial" not in problem.factors:
+        return costs.static_conv(problem, filters=problem.kernels) + costs.mix(problem)
+    return costs.im2col(problem) + costs.gemm(problem, filters=problem.kernels) + costs.mix(problem)
+
+
+def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
+    """Mixes outputs; weights are shared by the batch."""
+    if attention.kernel is None and problem.kernels > 1:
+        weight = weight.sum(0, keepdim=True)
+    if attention.spatial is None:
+        x = scale_channels(x, attention.input)
+        y = conv(x, _group_major(weight, problem).reshape(-1, *weight.shape[2:]), problem)
+        y = y.reshape(problem.batch, problem.groups, weight.shape[0], -1, *problem.out_size)
+        return scale_channels(_mix(y, attention.kernel, problem, 2), attention.output)
+    if problem.traced:
+        return _traced(x, weight, attention, problem)
+    scale = attention.spatial.reshape(problem.batch, problem.taps, 1)
+    scale = scale.expand(-1, -1, problem.c_in) if attention.input is None else scale * attention.input[:, None]
+    rows = columns(x, scale, problem)
+    y = _multiply(rows, weight, problem).reshape(problem.batch, problem.positions, problem.groups, weight.shape[0], -1)
+    y = _mix_rows(y, attention, problem)
+    y = y.reshape(problem.batch, *problem.out_size, problem.c_out).movedim(-1, 1)
+    return y if problem.channels_last else y.contiguous()
+
+
+def _group_major(weight: Tensor, problem: Problem) -> Tensor:
+    """``[K, C_out, ...]`` to ``[groups, K, C_out / groups, ...]``: a group's filters of all kernels side by side."""
+    return weight.unflatten(1, (problem.groups, -1)).transpose(0, 1)
+
+
+def _multiply(rows: Tensor, weight: Tensor, problem: Problem) -> Tensor:
+    """Rows times all kernels, ``[B * positions, groups * K * C_out / groups]``."""
+    w = _group_major(weight, problem).flatten(4).transpose(3, 4)  # [g, K, C_out/g, taps, C_in/g]
+    if problem.groups == 1:
+        return rows.flatten(0, 1).flatten(1) @ w.reshape(-1, problem.fan_in).t()
+    rows = rows.flatten(0, 1).unflatten(2, (problem.groups, -1)).permute(2, 0, 1, 3).flatten(2)
+    return (rows @ w.reshape(problem.groups, -1, problem.fan_in).transpose(1, 2)).transpose(0, 1)
+
+
+def _mix_rows(y: Tensor, attention, problem: Problem) -> Tensor:
+    """``[B, positions, groups, K, C_out / groups]`` to ``[B, positions, C_out]``."""
+    if attention.kernel is None:
+        y = y.flatten(2)
+    elif problem.per_position:
+        a = attention.kernel.flatten(2).transpose(1, 2)
+        y = (y * a[:, :, None, :, None]).sum(3).flatten(2)
+    else:
+        y = (y * attention.kernel[:, None, None, :, None]).sum(3).flatten(2)
+    return y if attention.output is None else y * attention.output[:, None]
+
+
+def _mix(y: Tensor, kernel: Tensor | None, problem: Problem, dim: int) -> Tensor:
+    """``[B, groups, K, C_out / groups, *S_out]`` to ``[B, C_out, *S_out]``."""
+    if kernel is not None:
+        tail = kernel.shape[2:] if problem.per_position else (1,) * problem.dims
+        y = y * kernel.reshape(problem.batch, 1, problem.kernels, 1, *tail)
+    y = y.sum(dim) if y.shape[dim] > 1 else y.squeeze(dim)
+    return y.flatten(1, 2)
+
+
+def _traced(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
+    """The GEMM form in plain operations, for tracers and exporters."""
+    cols = unfolded(scale_channels(x, attention.input), problem)
+    cols = cols * attention.spatial.reshape(problem.batch, 1, problem.taps, 1)
+    cols = cols.reshape(problem.batch, problem.groups, problem.fan_in, problem.positions)
+    w = _group_major(weight, problem).reshape(problem.groups, -1, problem.fan_in)
+    y = torch.matmul(w, cols).reshape(problem.batch, problem.groups, weight.shape[0], -1, *problem.out_size)
+    return scale_channels(_mix(y, attention.kernel, problem, 2), attention.output)

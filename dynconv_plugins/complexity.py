@@ -1,0 +1,68 @@
+"""Parameters and multiply-adds of a model, counted by fvcore with a handle for dynamic convolutions."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from .backends import force
+from .errors import require
+
+
+class Complexity(NamedTuple):
+    """What a model costs.
+
+    Attributes:
+        params: Number of learned values.
+        macs: Multiply-adds of one forward pass: convolutions, matrix products and the making of dynamic kernels.
+    """
+
+    params: int
+    macs: int
+
+
+def complexity(model: nn.Module, input_size: Sequence[int]) -> Complexity:
+    """Counts a model's parameters and multiply-adds, one multiply-add counted once.
+
+    Normalisation, activation and static pooling are left out, as in the published counts; what a dynamic convolution
+    counts is written down in `backends.counting.multiply_adds`.
+
+    Args:
+        model: Left as it is; a copy in eval mode is traced.
+        input_size: The input's shape with its batch, e.g. ``(1, 3, 224, 224)``; counts are for the whole batch.
+
+    Raises:
+        UserError: If fvcore is not installed.
+    """
+    flop_count = require("fvcore.nn", "study").FlopCountAnalysis
+    from .backends import counting
+
+    traced = copy.deepcopy(model).eval()
+    first = next(traced.parameters(), torch.empty(()))
+    x = torch.zeros(tuple(input_size), device=first.device, dtype=first.dtype)
+    analysis = flop_count(traced, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    ignored = dict.fromkeys(("aten::batch_norm", "aten::group_norm", "aten::layer_norm", "aten::adaptive_avg_pool1d",
+                             "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d", "aten::upsample_bilinear2d"))
+    analysis.set_op_handle(**{counting.OP: _count_dynamic}, **ignored)
+    with force(counting), torch.no_grad(), warnings.catch_warnings():
+        # Python numbers in a trace are what a count wants.
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        macs = int(analysis.total())
+    return Complexity(sum(p.numel() for p in model.parameters()), macs)
+
+
+def _count_dynamic(inputs: list[Any], outputs: list[Any]) -> int:
+    """fvcore's handle for `counting.OP`."""
+    from .backends.counting import multiply_adds
+
+    def shape(value: Any) -> list[int]:
+        return value.type().sizes()
+
+    x, weight, kernel, spatial, channels, filters = inputs[:6]
+    there = [not isinstance(value.type(), torch.NoneType) for value in (kernel, spatial, channels, filters)]
+    return multiply_adds(shape(x), shape(weight), shape(outputs[0]), there[0], there[1] or there[2], there[3])

@@ -1,0 +1,76 @@
+"""Turning the convolutions of any model into dynamic ones, in place."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from . import registry
+from .operators.base import DynamicConv
+from .placement import Where, dims_of, select
+
+
+def operators_in(model: nn.Module) -> dict[str, DynamicConv]:
+    """The dynamic convolutions of `model`, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, DynamicConv)}
+
+
+def dynamize(
+    model: nn.Module, name: str, where: Where | None = None, keep_weights: bool = True, **options
+) -> nn.Module:
+    """Replaces convolutions of `model` by a dynamic operator, in place.
+
+    Args:
+        model: Any model of ``nn.Conv1d``, ``2d`` or ``3d``; a single convolution is replaced and returned.
+        name: The operator's short name, see `registry.names`.
+        where: Which convolutions, see `placement.select`; by default the placement of the operator's paper.
+        keep_weights: Copy the static weights into all K kernels and start the attention so that the network computes
+            what it did; ``False`` starts from the operator's own random initialisation.
+        options: The operator's own arguments, e.g. ``num_kernels=4``.
+
+    Returns:
+        The same model (or, for a single convolution, its replacement).
+
+    Raises:
+        UnknownName: If the operator or the placement is not known.
+        ValueError: If a chosen convolution is parametrised (weight norm and the like), or nothing was chosen.
+    """
+    operator = registry.get(name)
+    chosen = select(model, operator.where if where is None else where)
+    if "" in chosen or (not chosen and model in select(model, "all").values()):
+        return _replacement(model, operator, keep_weights, options)
+    if not chosen:
+        raise ValueError(f"no convolution of this {type(model).__name__} is chosen by where={where or operator.where!r}")
+    for path, conv in chosen.items():
+        parent, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(parent), leaf, _replacement(conv, operator, keep_weights, options))
+    return model
+
+
+def _replacement(conv: nn.Module, operator: registry.Operator, keep_weights: bool, options: dict) -> DynamicConv:
+    """The operator with the convolution's geometry, device, dtype, mode and (optionally) weights."""
+    if hasattr(conv, "parametrizations") or not isinstance(conv.weight, nn.Parameter):
+        raise ValueError("a parametrised convolution cannot be made dynamic: remove its parametrisation first")
+    new = registry.build(
+        operator.name,
+        dims_of(conv),
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        stride=conv.stride,
+        padding=conv.padding,
+        dilation=conv.dilation,
+        groups=conv.groups,
+        bias=conv.bias is not None,
+        padding_mode=conv.padding_mode,
+        device=conv.weight.device,
+        dtype=conv.weight.dtype,
+        **options,
+    )
+    if keep_weights:
+        new.load_static(conv)
+    new.train(conv.training)
+    for source, target in ((conv.weight, new.weight), (conv.bias, new.bias)):
+        if source is not None:
+            target.requires_grad_(source.requires_grad)
+    return new
+

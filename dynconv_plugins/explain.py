@@ -1,0 +1,70 @@
+"""Which backend runs each layer of a model, and why the others do not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from .backends import BACKENDS, choose_backend, force, name_of
+from .convert import operators_in
+from .problem import Problem
+
+
+class _Watching:
+    """Stands in for a backend: notes the problem, then runs what would have been chosen."""
+
+    __name__ = "watching"
+
+    def __init__(self) -> None:
+        self.seen: list[Problem] = []
+
+    def supports(self, problem: Problem) -> str | None:
+        return None
+
+    def run(self, x, weight, attention, problem: Problem):
+        self.seen.append(problem)
+        with force(None):
+            return choose_backend(problem).run(x, weight, attention, problem)
+
+
+def explain_backends(model: nn.Module, input_size: Sequence[int]) -> str:
+    """Runs `model` once and tells, for each dynamic layer, the chosen backend and what the others were estimated at.
+
+    Args:
+        model: Left as it is, and run in its own mode and with gradients if it is training.
+        input_size: The input's shape with its batch.
+
+    Returns:
+        A line a layer: name, shape, the choice, then each other backend with its cost relative to the choice, or the
+        reason why it does not support the layer.
+    """
+    lines = []
+    watching = _Watching()
+    names: list[str] = []
+    handles = [
+        op.register_forward_pre_hook(lambda _m, _i, name=name: names.append(name))
+        for name, op in operators_in(model).items()
+    ]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    first = next(model.parameters(), torch.empty(()))
+    try:
+        with force(watching), torch.set_grad_enabled(model.training):
+            model(torch.zeros(tuple(input_size), device=first.device, dtype=first.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+        model.load_state_dict(state)
+    for name, problem in zip(names, watching.seen, strict=True):
+        chosen = choose_backend(problem)
+        cost = chosen.cost(problem)
+        shape = f"{problem.c_in}->{problem.c_out} {'x'.join(map(str, problem.size))} k{'x'.join(map(str, problem.kernel_size))}"
+        others = []
+        for other in BACKENDS.values():
+            if other is chosen or name_of(other) == "reference":
+                continue
+            reason = other.supports(problem)
+            others.append(f"{name_of(other)}: {reason or f'{other.cost(problem) / cost:.1f}x the cost'}")
+        lines.append(f"{name or type(model).__name__}  {shape} K={problem.kernels}  {name_of(chosen)}  ({'; '.join(others)})")
+    return "\n".join(lines) or "no dynamic convolution in this model"

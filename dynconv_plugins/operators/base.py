@@ -1,0 +1,143 @@
+"""What every dynamic convolution has in common: ``nn.ConvNd``'s constructor, padding, and one call of the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..functional import dynamic_conv
+from ..problem import ntuple
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+class DynamicConv(nn.Module):
+    """A drop-in for ``nn.ConvNd`` whose kernels depend on the input.
+
+    A subclass sets `dims` in its 1d, 2d and 3d variants and assigns `self.attention`, a module that turns
+    ``[B, C_in, *S]`` into an `Attention`. It is deliberately not an ``nn.ConvNd``: hosts re-initialise those.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:
+            As in ``nn.ConvNd``, ``padding='same'`` and ``'valid'`` included.
+        num_kernels: How many kernels K are mixed.
+
+    Attributes:
+        weight: The K kernels under each other, ``[K * C_out, C_in / groups, *kernel_size]``. With K = 1 this is
+            ``nn.ConvNd``'s own weight; with more it stays of a rank that ``model.to(memory_format=...)`` converts.
+
+    Raises:
+        ValueError: As ``nn.ConvNd`` does.
+    """
+
+    dims: int
+    transposed = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Sequence[int],
+        stride: int | Sequence[int] = 1,
+        padding: int | Sequence[int] | str = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        device=None,
+        dtype=None,
+        *,
+        num_kernels: int = 1,
+    ) -> None:
+        super().__init__()
+        if groups < 1 or in_channels % groups or out_channels % groups:
+            raise ValueError(f"in_channels={in_channels} and out_channels={out_channels} must be divisible by {groups=}")
+        if num_kernels < 1:
+            raise ValueError(f"num_kernels must be at least 1, got {num_kernels}")
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got '{padding_mode}'")
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = ntuple(kernel_size, self.dims, "kernel_size")
+        self.stride = ntuple(stride, self.dims, "stride")
+        self.dilation = ntuple(dilation, self.dims, "dilation")
+        self.padding = padding if isinstance(padding, str) else ntuple(padding, self.dims, "padding")
+        self.output_padding = (0,) * self.dims
+        self.padding_mode, self.num_kernels = padding_mode, num_kernels
+        self._sides = self._padding_sides()
+        shape = (num_kernels * out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
+        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal with one kernel's own fan-out, zero bias (ODConv, section 4.1)."""
+        fan_out = self.out_channels * math.prod(self.kernel_size) / self.groups
+        nn.init.normal_(self.weight, 0.0, math.sqrt(2.0 / fan_out))
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    @property
+    def kernels(self) -> Tensor:
+        """The K kernels as the engine takes them, ``[K, C_out, C_in / groups, *kernel_size]``."""
+        return self.weight.unflatten(0, (self.num_kernels, self.out_channels))
+
+    def set_temperature(self, temperature: float) -> None:
+        """Sets the temperature of the attention, where it has one."""
+        if hasattr(self.attention, "temperature"):
+            self.attention.temperature.fill_(temperature)
+
+    @torch.no_grad()
+    def load_static(self, conv: nn.Module) -> None:
+        """Takes over the weights of a static convolution of the same geometry, and computes the same at first.
+
+        Every kernel becomes `conv`'s, divided by what the freshly neutralised attention multiplies it by.
+        """
+        gain = self.attention.neutralise()
+        self.kernels.copy_((conv.weight / gain).expand_as(self.kernels))
+        if self.bias is not None:
+            self.bias.copy_(conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C_in, *S]`` to ``[B, C_out, *S_out]``; without the batch dimension as well, as ``nn.ConvNd``."""
+        if x.dim() == self.dims + 1:
+            return self.forward(x.unsqueeze(0)).squeeze(0)
+        attention = self.attention(x)
+        padding = tuple(before for before, _ in self._sides)
+        if self.padding_mode != "zeros" or any(before != after for before, after in self._sides):
+            sides = [side for pair in reversed(self._sides) for side in pair]
+            x = F.pad(x, sides, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
+            padding = 0
+        return dynamic_conv(
+            x,
+            self.kernels,
+            attention,
+            bias=self.bias,
+            stride=self.stride,
+            padding=padding,
+            dilation=self.dilation,
+            groups=self.groups,
+        )
+
+    def _padding_sides(self) -> tuple[tuple[int, int], ...]:
+        """Padding before and after each dimension; an even kernel under ``'same'`` gets one more after."""
+        if not isinstance(self.padding, str):
+            return tuple((p, p) for p in self.padding)
+        if self.padding == "valid":
+            return ((0, 0),) * self.dims
+        if self.padding != "same":
+            raise ValueError(f"padding must be 'same', 'valid' or integers, got '{self.padding}'")
+        if any(s != 1 for s in self.stride):
+            raise ValueError("padding='same' is not supported for strided convolutions")
+        totals = [d * (k - 1) for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        return tuple((t // 2, t - t // 2) for t in totals)
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        for name, default in (("padding", (0,) * self.dims), ("dilation", (1,) * self.dims), ("groups", 1)):
+            if getattr(self, name) != default:
+                text += f", {name}={getattr(self, name)}"
+        return text + f", bias={self.bias is not None}, num_kernels={self.num_kernels}"

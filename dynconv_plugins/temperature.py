@@ -1,0 +1,94 @@
+"""The attention's temperature: setting it, its schedule, and a schedule that needs no callback.
+
+A high temperature keeps the softmax over kernels near uniform early in training, so that all of them learn (Dynamic
+Convolution, CVPR 2020, section 3.3). It is a buffer of each operator, so checkpoints hold it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from .convert import operators_in
+
+
+def set_temperature(model: nn.Module, temperature: float) -> None:
+    """Sets the temperature of every dynamic operator in `model`.
+
+    Raises:
+        ValueError: If it is not positive.
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature must be positive, got {temperature}")
+    for operator in operators_in(model).values():
+        operator.set_temperature(temperature)
+
+
+@dataclass(frozen=True)
+class LinearTemperature:
+    """Falls linearly from `start` to `end` over the first `epochs`, then stays; call it with a fractional epoch.
+
+    The defaults are ODConv's and DyConv's, per iteration: 30 to 1 over 10 epochs.
+    """
+
+    start: float = 30.0
+    end: float = 1.0
+    epochs: float = 10.0
+
+    def __post_init__(self) -> None:
+        if min(self.start, self.end) <= 0 or self.epochs < 0:
+            raise ValueError(f"temperatures must be positive and epochs not negative, got {self}")
+
+    def __call__(self, epoch: float) -> float:
+        part = 1.0 if self.epochs == 0 else min(max(epoch / self.epochs, 0.0), 1.0)
+        return self.start + (self.end - self.start) * part
+
+
+class _Annealing(nn.Module):
+    """Counts training forwards of the model it is attached to, in a buffer, and sets the temperature before each."""
+
+    def __init__(self, start: float, end: float, steps: int, device) -> None:
+        super().__init__()
+        self.start, self.end, self.steps = float(start), float(end), int(steps)
+        self.register_buffer("step", torch.zeros((), device=device))
+
+    @torch.no_grad()
+    def lower(self, model: nn.Module) -> None:
+        if not model.training:
+            return
+        part = (self.step / self.steps).clamp(max=1.0)
+        value = self.start + (self.end - self.start) * part
+        for operator in operators_in(model).values():
+            if hasattr(operator.attention, "temperature"):
+                operator.attention.temperature.copy_(value)
+        self.step += 1
+
+
+def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int = 1000) -> nn.Module:
+    """Makes `model` lower its own temperature, one step a training forward: for trainers that have no callbacks.
+
+    The counter is a buffer (``annealing.step``), so resuming continues where training was.
+
+    Args:
+        model: A model with dynamic operators; given a forward pre-hook.
+        start, end: Temperatures before the first and from the last step on.
+        steps: Training forwards to go from one to the other.
+
+    Raises:
+        ValueError: If `steps` is not positive.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    LinearTemperature(start, end)
+    device = next(model.parameters()).device
+    model.annealing = _Annealing(start, end, steps, device)
+    model.register_forward_pre_hook(_lower)
+    set_temperature(model, start)
+    return model
+
+
+def _lower(model: nn.Module, _inputs) -> None:
+    # A module-level function, not a bound method: copies of the model then count for themselves.
+    model.annealing.lower(model)

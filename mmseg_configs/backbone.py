@@ -1,0 +1,108 @@
+"""Any classifier of timm, ours included, as a backbone of mmseg."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from mmengine.model import BaseModule
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+import timm_models  # importing registers our models with timm
+from dynconv_plugins.errors import UnknownName, UserError
+
+from .weights import load_features
+
+
+@MODELS.register_module(force=True)
+class DynConvBackbone(BaseModule):
+    """Feature maps of a timm model, e.g. ``resnet18_odconv``: dynamic where the operator's paper has it.
+
+    Args:
+        model_name: A model that `timm` knows once `timm_models` is imported.
+        out_indices: Which feature maps, as timm counts: for ResNets 0 is the stem and 1..4 are the four stages.
+        output_stride: Stride of the deepest map; later stages are dilated instead. ``None``: the model's own.
+        frozen_stages: Everything that the feature map of this index is computed by (0: the stem) gets no gradient and
+            stays in eval mode, attention branches included. -1: nothing.
+        norm_eval: Keeps every batch norm in eval mode during training, those in attention branches too.
+        checkpoint: File to start from: our trainer's or timm's ``.pth.tar``, a plain state dict, or safetensors.
+            Classifier weights in it are dropped; everything else must match.
+        in_channels: Channels of the image.
+        init_cfg: mmengine's; not needed, timm's models initialise themselves.
+        **kwargs: For the model (``num_kernels``, ``reduction``, ``small_stem``, ``drop_path_rate``, ...).
+
+    Shape:
+        ``[B, in_channels, H, W]`` to one ``[B, C_i, H / stride_i, W / stride_i]`` per index; `channels` and `strides`
+        say which.
+
+    Raises:
+        UnknownName: If timm has no such model.
+        UserError: If an index, a stage or a model argument is out of place, or the checkpoint does not match.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        out_indices: Sequence[int] = (1, 2, 3, 4),
+        output_stride: int | None = None,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        checkpoint: str | None = None,
+        in_channels: int = 3,
+        init_cfg: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(init_cfg)
+        if ":" not in model_name and not timm.is_model(model_name.partition(".")[0]):
+            raise UnknownName("model", model_name, timm.list_models())
+        options = dict(kwargs, in_chans=in_channels, pretrained=kwargs.pop("pretrained", False))
+        if output_stride is not None:
+            options["output_stride"] = output_stride
+        try:
+            self.model = timm.create_model(model_name, features_only=True, out_indices=tuple(out_indices), **options)
+        except (AssertionError, TypeError, IndexError, NotImplementedError) as e:
+            raise UserError(f"{model_name} takes no {options}, out_indices={tuple(out_indices)}: {e}") from e
+        self.channels: list[int] = self.model.feature_info.channels()
+        self.strides: list[int] = self.model.feature_info.reduction()
+        self.norm_eval = norm_eval
+        if checkpoint:
+            whole = timm.create_model(model_name, **{**options, "pretrained": False})
+            load_features(self.model, checkpoint, whole.state_dict())
+        self._frozen = self._stages(frozen_stages)
+        for parameter in (p for name in self._frozen for p in self.model.get_submodule(name).parameters()):
+            parameter.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Returns the feature maps, shallow to deep."""
+        return tuple(self.model(x))
+
+    def train(self, mode: bool = True) -> DynConvBackbone:
+        """As ``nn.Module.train``, but frozen stages and, with `norm_eval`, batch norms stay in eval mode."""
+        super().train(mode)
+        for name in self._frozen:
+            self.model.get_submodule(name).eval()
+        if self.norm_eval:
+            for module in self.model.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+    def _stages(self, last: int) -> list[str]:
+        """Names of the submodules that feature map `last` is computed by, in order."""
+        if last < 0:
+            return []
+        ends = [info["module"] for info in self.model.feature_info.info]
+        if last >= len(ends):
+            raise UserError(f"frozen_stages={last}: this backbone has stages 0 to {len(ends) - 1}")
+        names: list[str] = []
+        for name, child in self.model.named_children():
+            # `blocks.4` lies in a container that also holds deeper stages: count its children one by one.
+            inside = any(end.startswith(f"{name}.") for end in ends)
+            for part in [f"{name}.{key}" for key, _ in child.named_children()] if inside else [name]:
+                names.append(part)
+                if part.replace(".", "_") == ends[last].replace(".", "_"):
+                    return names
+        raise UserError(f"frozen_stages={last} lies beyond the deepest feature map of out_indices")

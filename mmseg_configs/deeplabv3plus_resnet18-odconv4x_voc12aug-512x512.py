@@ -1,0 +1,2 @@
+_base_ = "./deeplabv3plus_resnet18-odconv_voc12aug-512x512.py"
+model = dict(backbone=dict(model_name="resnet18_odconv4x"))

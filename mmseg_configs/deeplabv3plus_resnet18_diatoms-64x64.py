@@ -1,0 +1,7 @@
+_base_ = [
+    "_base_/models/deeplabv3plus_resnet18.py",
+    "_base_/datasets/diatoms_64x64.py",
+    "_base_/schedules/schedule_300.py",
+    "_base_/default_runtime.py",
+]
+model = dict(data_preprocessor=dict(size=(64, 64)))

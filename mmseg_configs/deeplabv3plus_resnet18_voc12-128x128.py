@@ -1,0 +1,7 @@
+_base_ = [
+    "_base_/models/deeplabv3plus_resnet18.py",
+    "_base_/datasets/voc12_128x128.py",
+    "_base_/schedules/schedule_1k.py",
+    "_base_/default_runtime.py",
+]
+model = dict(data_preprocessor=dict(size=(128, 128)))

@@ -1,0 +1,7 @@
+_base_ = [
+    "_base_/models/fpn_resnet18.py",
+    "_base_/datasets/voc12_512x512.py",
+    "_base_/schedules/schedule_20k.py",
+    "_base_/default_runtime.py",
+]
+model = dict(data_preprocessor=dict(size=(512, 512)))

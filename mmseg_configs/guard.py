@@ -1,0 +1,88 @@
+"""Loading a checkpoint succeeds, or says why not: mmengine's own loading only warns when keys do not match."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from dynconv_plugins.errors import UserError
+
+from .weights import compare
+
+
+@HOOKS.register_module(force=True)
+class CheckpointGuard(Hook):
+    """Refuses damaged and foreign checkpoints, and resumes from the newest that is whole.
+
+    Args:
+        strict: Every key of the model must be in the checkpoint, with the same shape. With ``False`` (fine-tuning with
+            other classes) it is enough that something matches.
+
+    Raises:
+        UserError: If the checkpoint to load is missing, damaged, or of another architecture.
+    """
+
+    def __init__(self, strict: bool = True) -> None:
+        self.strict = strict
+
+    def before_run(self, runner: Runner) -> None:
+        """Looks at the file before mmengine opens it."""
+        load_from = runner.cfg.get("load_from")
+        if load_from and "://" not in str(load_from):
+            if not Path(load_from).is_file():
+                raise UserError(f"checkpoint {load_from} does not exist")
+            if not is_whole(Path(load_from)):
+                raise UserError(f"checkpoint {load_from} is damaged (cut off or altered)")
+        elif runner.cfg.get("resume"):
+            self._choose(runner, Path(runner.work_dir))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compares the keys before they are loaded."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        weights = checkpoint.get("state_dict", checkpoint)
+        weights = {key.removeprefix("module."): value for key, value in weights.items()}
+        own = model.state_dict()
+        trouble = compare(own, weights)
+        if not self.strict:
+            if any(key in weights and weights[key].shape == value.shape for key, value in own.items()):
+                return
+            trouble = "no key matches"
+        if trouble:
+            raise UserError(
+                f"the checkpoint is of another architecture than the config: {trouble}"
+                + ("; default_hooks.guard.strict=False loads what matches" if self.strict else "")
+            )
+
+    def _choose(self, runner: Runner, work_dir: Path) -> None:
+        """Points mmengine's ``last_checkpoint`` to the newest whole checkpoint."""
+        note = work_dir / "last_checkpoint"
+        if not note.is_file():
+            return
+        last = Path(note.read_text().strip())
+        found = sorted(work_dir.glob("iter_*.pth"), key=_iteration, reverse=True)
+        candidates = [last, *(path for path in found if path.name != last.name)]
+        whole = next((path for path in candidates if is_whole(path)), None)
+        if whole is None:
+            raise UserError(f"cannot resume: every checkpoint in {work_dir} is damaged; start again in another folder")
+        if whole != last:
+            runner.logger.warning(f"{last} is missing or damaged: resuming from the previous good one, {whole}")
+            note.write_text(str(whole))
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint was written to its end and not altered: torch's files are zip archives with checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _iteration(path: Path) -> int:
+    digits = path.stem.removeprefix("iter_")
+    return int(digits) if digits.isdigit() else -1

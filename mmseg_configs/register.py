@@ -1,0 +1,60 @@
+"""Registers everything of ours with mmengine: what a config's ``custom_imports`` names.
+
+- ``conv_cfg=dict(type='ODConv2d', num_kernels=4)``, or ``dict(type='odconv4x')`` (2-D), in any component that takes
+  ``conv_cfg``: mmseg's backbones, the FPN neck, the heads. mmseg's ResNets pass it to stem and downsample as well;
+  `DynConvBackbone` follows the papers' placement instead.
+- ``DynConvBackbone``, ``CheckedVOCDataset``, and the hooks ``TemperatureHook`` and ``CheckpointGuard``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from torch import nn
+
+import dynconv_plugins as dc
+from dynconv_plugins.errors import require
+
+MODELS = require("mmengine.registry", "mmseg").MODELS
+require("mmseg", "mmseg")
+
+from . import backbone, dataset, guard, hooks, one_line  # noqa: E402  (they register themselves)
+
+
+@functools.cache
+def for_mmcv(operator: type[nn.Module]) -> type[nn.Module]:
+    """Returns `operator` with the ``init_weights`` by which mmcv's ``ConvModule`` knows to keep its hands off.
+
+    Without it every ``ConvModule`` re-initialises ``weight`` by its shape, in which the K kernels look like K times
+    as many filters. There is nothing to do in it: operators initialise themselves when they are built.
+    """
+
+    def init_weights(self) -> None:
+        """Keeps the operator's own initialisation."""
+
+    return type(operator.__name__, (operator,), {"init_weights": init_weights, "__doc__": operator.__doc__})
+
+
+def register_operators() -> None:
+    """Puts every operator into mmengine's root registry, where mmcv looks convolutions up; repeatable."""
+    for name in dc.registry.names():
+        operator = dc.registry.get(name)
+        for cls in operator.classes.values():
+            MODELS.register_module(cls.__name__, force=True, module=for_mmcv(cls))
+        MODELS.register_module(name, force=True, module=_short(name))
+
+
+@functools.cache
+def _short(name: str) -> Any:
+    operator = dc.registry.get(name)
+
+    def build(*args: Any, **kwargs: Any) -> nn.Module:
+        return for_mmcv(operator.classes[2])(*args, **{**operator.defaults, **kwargs})
+
+    build.__name__ = name
+    build.__doc__ = f"Two-dimensional `{name}`: {operator.summary}"
+    return build
+
+
+register_operators()

@@ -1,0 +1,199 @@
+"""ODConv versions of tsai's own FCN, ResNet and InceptionTime, and of any other tsai architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import nn
+from tsai.learner import all_arch_names, get_arch
+from tsai.models.FCN import FCN
+from tsai.models.InceptionTime import InceptionTime
+from tsai.models.ResNet import ResNet
+from tsai.models.utils import build_ts_model
+
+import dynconv_plugins as dc
+from dynconv_plugins.errors import UnknownName, UserError
+
+from .nets import Net1_CNN, Net1_DCNN, Net2_CNN, Net2_DCNN
+
+OPERATOR_ARGS = ("operator", "where", "num_kernels", "reduction", "temperature")
+
+
+class _Dynamic:
+    """Mixed into one of tsai's classes: builds it, then makes its convolutions dynamic.
+
+    `body` and `tail` name the children in the order they run; their parameters keep the names of the static twin.
+    """
+
+    body: tuple[str, ...]
+    tail: tuple[str, ...]
+    where: str
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        seq_len: int | None = None,
+        *,
+        operator: str = "odconv",
+        where=None,
+        keep_weights: bool = False,
+        num_kernels: int | None = None,
+        reduction: float | None = None,
+        temperature: float | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(c_in, c_out, **kwargs)
+        given = {"num_kernels": num_kernels, "reduction": reduction, "temperature": temperature}
+        given = {k: v for k, v in given.items() if v is not None}
+        dc.dynamize(self, operator, where=where or type(self).where, keep_weights=keep_weights, **given)
+        self.head_nf, self.c_out, self.seq_len = self.fc.in_features, c_out, seq_len
+
+    # Properties, not submodules: a second registration would store each parameter twice in a state dict.
+    @property
+    def backbone(self) -> nn.Module:
+        """Everything before the pooling, as fine-tuning splits it off."""
+        return nn.Sequential(*(getattr(self, name) for name in self.body))
+
+    @property
+    def head(self) -> nn.Module:
+        """Pooling and classifier."""
+        return nn.Sequential(*(getattr(self, name) for name in self.tail))
+
+
+_ARGS = """
+
+    Maps ``[B, c_in, L]`` to logits ``[B, c_out]``. The convolutions that read the raw series stay static, because
+    attention is computed from the mean over time, which is zero for any z-normalised series; so do the 1x1 shortcuts.
+
+    Args:
+        c_in: Variables of the series.
+        c_out: Classes.
+        seq_len: Unused; any length works.
+        operator: A name of the registry.
+        where: Which convolutions become dynamic, as :func:`dynconv_plugins.dynamize` takes it.
+        keep_weights: Start out computing what the static network computes, instead of from a fresh initialisation.
+        num_kernels, reduction, temperature: The operator's; its own defaults where not given.
+        **kwargs: The static architecture's own arguments.
+"""
+
+
+class ODConvFCN(_Dynamic, FCN):
+    __doc__ = "tsai's FCN with dynamic convolutions in its second and third block." + _ARGS
+    body, tail = ("convblock1", "convblock2", "convblock3"), ("gap", "fc")
+    where = r"^convblock[23]\."
+
+
+class ODConvResNet(_Dynamic, ResNet):
+    __doc__ = "tsai's ResNet with dynamic convolutions in its residual blocks." + _ARGS
+    body, tail = ("resblock1", "resblock2", "resblock3"), ("gap", "squeeze", "fc")
+    where = r"^resblock(1\.convblock[23]|[23]\.convblock\d)\."
+
+
+class ODConvInception(_Dynamic, InceptionTime):
+    __doc__ = "tsai's InceptionTime with dynamic convolutions in its inception modules." + _ARGS
+    body, tail = ("inceptionblock",), ("gap", "fc")
+    where = r"^inceptionblock\.inception\.[1-9]"
+
+
+class DynamicArch:
+    """Any tsai architecture with its convolutions made dynamic, to be passed as ``arch=``.
+
+    ``TSClassifier(X, y, arch=DynamicArch(XceptionTime, 'odconv4x'))``. It carries the architecture's own name, by which
+    tsai decides what arguments to pass, and can be pickled, which ``learn.export`` needs.
+
+    Args:
+        arch: A tsai architecture or its name.
+        operator: A name of the registry.
+        where: As :func:`dynconv_plugins.dynamize` takes it; by default the operator's placement.
+        keep_weights: As there.
+        **operator_args: ``num_kernels``, ``reduction``, ...
+
+    Raises:
+        UnknownName: If there is no such architecture or operator.
+        UserError: When called, if no convolution was found.
+    """
+
+    def __init__(
+        self,
+        arch: str | Callable[..., nn.Module],
+        operator: str = "odconv",
+        where=None,
+        keep_weights: bool = False,
+        **operator_args,
+    ) -> None:
+        self.arch = find(arch) if isinstance(arch, str) else arch
+        dc.registry.get(operator)
+        self.operator, self.where, self.keep_weights, self.operator_args = operator, where, keep_weights, operator_args
+        self.__name__ = self.arch.__name__
+
+    def __call__(self, *args, **kwargs) -> nn.Module:
+        model = self.arch(*args, **kwargs)
+        dc.dynamize(model, self.operator, where=self.where, keep_weights=self.keep_weights, **self.operator_args)
+        if not dc.operators_in(model):
+            raise UserError(f"{self.__name__} has no convolution that {self.operator} could replace there")
+        return model
+
+    def __repr__(self) -> str:
+        return f"DynamicArch({self.__name__}, {self.operator!r})"
+
+
+class Arch(NamedTuple):
+    """One of our architectures; its static twin, if it is dynamic; whether its kernels come from that twin, trained."""
+
+    cls: type[nn.Module]
+    twin: type[nn.Module] | None
+    summary: str
+    pretrained: bool = False
+
+
+ARCHS = {
+    a.cls.__name__: a
+    for a in (
+        Arch(Net1_CNN, None, "one convolution, max pooling, fully connected layers"),
+        Arch(Net2_CNN, None, "two convolutions, max pooling, fully connected layers"),
+        Arch(Net1_DCNN, Net1_CNN, "Net1_CNN with dynamic kernels, pre-trained and frozen", True),
+        Arch(Net2_DCNN, Net2_CNN, "Net2_CNN with dynamic kernels, pre-trained and frozen", True),
+        Arch(ODConvFCN, FCN, "tsai's FCN with ODConv in blocks 2 and 3"),
+        Arch(ODConvResNet, ResNet, "tsai's ResNet with ODConv in the residual blocks"),
+        Arch(ODConvInception, InceptionTime, "tsai's InceptionTime with ODConv in the inception modules"),
+    )
+}
+
+
+def find(name: str) -> Callable[..., nn.Module]:
+    """The architecture of that name: one of ours or one of tsai's.
+
+    Raises:
+        UnknownName: If there is none, with near misses.
+    """
+    if name in ARCHS:
+        return ARCHS[name].cls
+    if name in all_arch_names:
+        return get_arch(name)
+    raise UnknownName("architecture", name, [*ARCHS, *all_arch_names])
+
+
+def twin_of(arch) -> Callable[..., nn.Module]:
+    """The static twin of a dynamic architecture.
+
+    Raises:
+        UserError: If it has none.
+    """
+    if isinstance(arch, DynamicArch):
+        return arch.arch
+    entry = ARCHS.get(getattr(arch, "__name__", ""))
+    if entry is None or entry.twin is None:
+        raise UserError(f"{getattr(arch, '__name__', arch)} is not a dynamic architecture with a static twin")
+    return entry.twin
+
+
+def build(arch, c_in: int, c_out: int, seq_len: int | None = None, **kwargs) -> nn.Module:
+    """Builds an architecture as tsai does, with the arguments tsai would pass; stays on the CPU."""
+    return build_ts_model(arch, c_in=c_in, c_out=c_out, seq_len=seq_len, device="cpu", **kwargs)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many parameters, frozen ones included."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,69 @@
+"""fastai callbacks: temperature annealing, and a progress bar over epochs for runs of many folds."""
+
+from __future__ import annotations
+
+from fastai.callback.core import Callback
+from tqdm.auto import tqdm
+
+import dynconv_plugins as dc
+
+
+class TemperatureCallback(Callback):
+    """Sets the temperature of every dynamic operator of the learner's model, before each training batch.
+
+    The position is counted in epochs since this callback first trained: a second ``fit`` of the same learner (as in
+    ``fine_tune``) goes on where the first ended, and ``fit(..., start_epoch=n)``, which resumes, starts at n. Neither
+    ``lr_find`` nor prediction counts.
+
+    Args:
+        schedule: Gives the temperature at a position in epochs; ODConv's is 30 to 1 over the first 10 epochs.
+    """
+
+    run_valid = False
+
+    def __init__(self, schedule: dc.LinearTemperature | None = None) -> None:
+        super().__init__()
+        self.schedule = schedule if schedule is not None else dc.LinearTemperature()
+        self.trained_epochs = 0
+
+    def before_fit(self) -> None:
+        self.run = not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds")
+        skip = [cb._skip_to for cb in self.learn.cbs if type(cb).__name__ == "SkipToEpoch"]
+        # A resumed fit counts the epochs before its start itself.
+        self.base = 0 if skip else self.trained_epochs
+
+    def before_batch(self) -> None:
+        if self.training:
+            dc.set_temperature(self.learn.model, self.schedule(self.base + self.epoch + self.iter / self.n_iter))
+
+    def after_epoch(self) -> None:
+        self.trained_epochs = self.base + self.epoch + 1
+
+
+class EpochBar(Callback):
+    """One tqdm bar over the epochs of a fit, for scripts: fastai's own prints a table row per epoch.
+
+    Args:
+        label: Stands left of the bar.
+        disable: No bar at all; None (default) shows it on a terminal only.
+    """
+
+    order = 60  # after the recorder, whose numbers are shown
+
+    def __init__(self, label: str, disable: bool | None = None) -> None:
+        super().__init__()
+        self.label, self.disable = label, disable
+
+    def before_fit(self) -> None:
+        self.bar = tqdm(total=self.n_epoch, desc=self.label, unit="epoch", leave=False, disable=self.disable)
+
+    def after_epoch(self) -> None:
+        # The recorder's log ends in values for the metrics' names; its own last name is the time, added later.
+        shown = zip(self.recorder.metric_names[1:-1], self.recorder.log[1:], strict=False)
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown if value is not None}, refresh=False)
+        self.bar.update()
+
+    def after_fit(self) -> None:
+        self.bar.close()
+        # A bar holds a lock and a stream: neither can be pickled by learn.export.
+        del self.bar

@@ -1,0 +1,115 @@
+"""What a training command leaves behind, written after each run so that a killed command loses at most one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.table import Table
+from torch import Tensor
+
+from dynconv_plugins.errors import UserError
+
+HISTORY = ("run", "epoch", "train_loss", "valid_loss", "accuracy", "stage")
+
+
+def write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Results:
+    """The folder of one command: ``results.json``, ``history.csv`` and ``model.pth``, the last run's state dict.
+
+    Args:
+        out: The folder; made if needed.
+        config: Everything that determines the numbers.
+        overwrite: Forget what is there.
+
+    Attributes:
+        rows: Finished runs by their number: loss, accuracy, seconds.
+
+    Raises:
+        UserError: If the folder holds results of another configuration, or damaged ones.
+    """
+
+    def __init__(self, out: Path, config: dict, overwrite: bool = False) -> None:
+        self.out, self.config = out, config
+        self.rows: dict[int, dict] = {}
+        self.history: list[dict] = []
+        if (out / "results.json").is_file() and not overwrite:
+            self._read()
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise UserError(f"--out {out} is not a folder") from None
+
+    def _read(self) -> None:
+        try:
+            stored = json.loads((self.out / "results.json").read_text())
+            theirs = stored["config"]
+            rows = {int(row["run"]): row for row in stored["rows"]}
+            with open(self.out / "history.csv", newline="") as f:
+                history = [row for row in csv.DictReader(f) if int(row["run"]) in rows]
+        except (ValueError, KeyError, TypeError, OSError):
+            raise UserError(f"the results in {self.out} are damaged: add --overwrite or choose another --out") from None
+        ours = json.loads(json.dumps(self.config))
+        for key in [*ours, *theirs]:
+            if ours.get(key) != theirs.get(key):
+                raise UserError(
+                    f"{self.out} holds results with {key} {theirs.get(key)}, not {ours.get(key)}: "
+                    "choose another --out, or add --overwrite"
+                )
+        self.rows, self.history = rows, history
+
+    def add(self, run: int, row: dict, history: list[dict], state: dict[str, Tensor]) -> None:
+        """Takes in a finished run and writes all three files, ``results.json`` last: it says which runs count."""
+        self.rows[run] = {"run": run, **row}
+        self.history += [{"run": run, **h} for h in history]
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write(self.out / "model.pth", buffer.getvalue())
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.history)
+        write(self.out / "history.csv", text.getvalue().encode())
+        rows = [self.rows[k] for k in sorted(self.rows)]
+        content = {"config": self.config, "rows": rows, **summary(rows)}
+        write(self.out / "results.json", (json.dumps(content, indent=2) + "\n").encode())
+
+
+def summary(rows: list[dict]) -> dict[str, float]:
+    """Mean and standard deviation (the population's, as in the study's table) of accuracy, and of the loss."""
+    accuracy, loss = ([row[k] for row in rows] for k in ("accuracy", "loss"))
+    return {
+        "mean": float(np.mean(accuracy)),
+        "sd": float(np.std(accuracy)),
+        "mean_loss": float(np.mean(loss)),
+        "sd_loss": float(np.std(loss)),
+    }
+
+
+def table(rows: list[dict], title: str, unit: str) -> Table:
+    """The rows, then mean and standard deviation, for printing."""
+    t = Table(title=title)
+    for name in (unit, "loss", "accuracy", "seconds"):
+        t.add_column(name, justify="right")
+    for row in rows:
+        t.add_row(str(row["run"]), f"{row['loss']:.3f}", f"{row['accuracy']:.3f}", f"{row['seconds']:.1f}")
+    s = summary(rows)
+    t.add_section()
+    t.add_row("mean", f"{s['mean_loss']:.3f}", f"{s['mean']:.3f}", f"{np.mean([r['seconds'] for r in rows]):.1f}")
+    t.add_row("sd", f"{s['sd_loss']:.3f}", f"{s['sd']:.3f}", "")
+    return t

@@ -1,0 +1,137 @@
+"""Dynamic networks whose kernels come from a trained static twin: copying, freezing, and both with the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from fastai.learner import Learner
+from torch import nn
+from tsai.learner import ts_learner
+from tsai.models.utils import build_ts_model
+
+import dynconv_plugins as dc
+from dynconv_plugins.errors import UserError
+
+from .archs import OPERATOR_ARGS, twin_of
+
+
+def from_static(dynamic: nn.Module, static: nn.Module, freeze: bool = True) -> nn.Module:
+    """Copies a trained static twin into a dynamic network, which then starts out computing what the twin computes.
+
+    Each of the K kernels becomes the twin's kernel, corrected for what the attentions multiply it by at the start; all
+    other parameters and buffers are copied under their names.
+
+    Args:
+        dynamic: The network to fill, in place; its dynamic operators stand where the twin has convolutions.
+        static: The trained twin.
+        freeze: Also :func:`freeze_kernels`, so that only attention and the static layers go on learning.
+
+    Returns:
+        `dynamic`.
+
+    Raises:
+        UserError: If the two do not match: nothing has been copied then.
+    """
+    operators = dc.operators_in(dynamic)
+    if not operators:
+        raise UserError(f"{type(dynamic).__name__} has no dynamic convolution to copy kernels into")
+    twins = dict(static.named_modules())
+    unmatched = []
+    for name, op in operators.items():
+        twin = twins.get(name)
+        shape = (op.out_channels, *op.weight.shape[1:])
+        if tuple(getattr(getattr(twin, "weight", None), "shape", ())) != shape:
+            unmatched.append(name)
+        elif (twin.bias is None) != (op.bias is None):
+            unmatched.append(f"{name}.bias")
+    inside = tuple(f"{name}." for name in operators)
+    ours = {k: v for k, v in dynamic.state_dict().items() if not k.startswith(inside)}
+    theirs = {k: v for k, v in static.state_dict().items() if not k.startswith(inside)}
+    unmatched += sorted(ours.keys() ^ theirs.keys())
+    unmatched += [k for k in ours.keys() & theirs.keys() if ours[k].shape != theirs[k].shape]
+    if unmatched:
+        raise UserError(
+            f"{type(static).__name__} is not the static twin of {type(dynamic).__name__}: "
+            f"{unmatched[0]} differs" + (f", and {len(unmatched) - 1} more" if unmatched[1:] else "")
+        )
+    with torch.no_grad():
+        for name, op in operators.items():
+            op.load_static(twins[name])
+        for key, value in ours.items():
+            value.copy_(theirs[key])
+    return freeze_kernels(dynamic) if freeze else dynamic
+
+
+def _keep_frozen(op: nn.Module, _) -> None:
+    for p in op.parameters(recurse=False):
+        if p.requires_grad:
+            p.requires_grad_(False)
+
+
+def freeze_kernels(model: nn.Module) -> nn.Module:
+    """Freezes kernels and biases of all dynamic convolutions; their attention goes on learning.
+
+    The freeze outlasts fastai's ``unfreeze``, ``fine_tune`` included: it is renewed in every forward pass.
+    :func:`thaw_kernels` ends it.
+    """
+    thaw_kernels(model)
+    for op in dc.operators_in(model).values():
+        op.frozen = op.register_forward_pre_hook(_keep_frozen)
+        _keep_frozen(op, None)
+    return model
+
+
+def thaw_kernels(model: nn.Module) -> nn.Module:
+    """Undoes :func:`freeze_kernels`."""
+    for op in dc.operators_in(model).values():
+        if hasattr(op, "frozen"):
+            op.frozen.remove()
+            del op.frozen
+        for p in op.parameters(recurse=False):
+            p.requires_grad_(True)
+    return model
+
+
+def pretrain(
+    arch: Callable[..., nn.Module],
+    dls,
+    epochs: int,
+    lr: float = 1e-3,
+    *,
+    freeze: bool = True,
+    fit: Callable[[Learner], object] | None = None,
+    cbs=None,
+    metrics=None,
+    arch_config: dict | None = None,
+) -> nn.Module:
+    """Trains the static twin of a dynamic architecture, copies it over and freezes the kernels.
+
+    ``learn = ts_learner(dls, pretrain(Net2_DCNN, dls, 50)); learn.fit_one_cycle(50)`` is the whole procedure.
+
+    Args:
+        arch: A dynamic architecture of this package that has a static twin, such as ``Net2_DCNN``.
+        dls: tsai's data loaders.
+        epochs: Of the twin's training, by ``fit_one_cycle``.
+        lr: Highest learning rate of that cycle.
+        freeze: Freeze the copied kernels.
+        fit: Trains the twin's learner in another way than ``learn.fit_one_cycle(epochs, lr)``.
+        cbs: fastai callbacks for the twin's learner.
+        metrics: fastai metrics for the twin's learner.
+        arch_config: Arguments of the architecture; the operator's own (``num_kernels``, ...) are kept from the twin.
+
+    Returns:
+        The dynamic network, on the device of `dls`, ready to be passed as ``arch=``.
+
+    Raises:
+        UserError: If `arch` has no static twin.
+    """
+    config = dict(arch_config or {})
+    static_config = {k: v for k, v in config.items() if k not in OPERATOR_ARGS}
+    learn = ts_learner(dls, twin_of(arch), metrics=metrics, cbs=cbs, **static_config)
+    if fit is None:
+        learn.fit_one_cycle(epochs, lr)
+    else:
+        fit(learn)
+    dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
+    return from_static(dynamic, learn.model, freeze=freeze)

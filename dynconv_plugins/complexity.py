@@ -14,6 +14,20 @@ from .backends import force
 from .errors import require
 
 
+# Operations of a trace, and fvcore's handle for each. An explicit list: giving fvcore `None` does not take back its
+# default handle for an operation such as batch norm.
+_COUNTED = {
+    "_convolution": "conv",
+    "convolution": "conv",
+    "linear": "linear",
+    "addmm": "addmm",
+    "mm": "matmul",
+    "matmul": "matmul",
+    "bmm": "bmm",
+    "einsum": "einsum",
+}
+
+
 class Complexity(NamedTuple):
     """What a model costs.
 
@@ -40,15 +54,17 @@ def complexity(model: nn.Module, input_size: Sequence[int]) -> Complexity:
         UserError: If fvcore is not installed.
     """
     flop_count = require("fvcore.nn", "study").FlopCountAnalysis
+    handles = require("fvcore.nn.jit_handles", "study")
     from .backends import counting
 
     traced = copy.deepcopy(model).eval()
     first = next(traced.parameters(), torch.empty(()))
     x = torch.zeros(tuple(input_size), device=first.device, dtype=first.dtype)
     analysis = flop_count(traced, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    ignored = dict.fromkeys(("aten::batch_norm", "aten::group_norm", "aten::layer_norm", "aten::adaptive_avg_pool1d",
-                             "aten::adaptive_avg_pool2d", "aten::adaptive_avg_pool3d", "aten::upsample_bilinear2d"))
-    analysis.set_op_handle(**{counting.OP: _count_dynamic}, **ignored)
+    analysis.clear_op_handles().set_op_handle(
+        **{f"aten::{name}": getattr(handles, f"{handle}_flop_jit") for name, handle in _COUNTED.items()},
+        **{counting.OP: _count_dynamic},
+    )
     with force(counting), torch.no_grad(), warnings.catch_warnings():
         # Python numbers in a trace are what a count wants.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)

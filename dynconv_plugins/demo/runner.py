@@ -1,0 +1,176 @@
+"""Runs cells one after the other as subprocesses: live progress, and nothing is run twice for nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dynconv_plugins.demo.records import Cell, Curve, write_json
+
+RECORD = "cell.json"
+LOG = "log.txt"
+
+
+def finished(cell: Cell) -> float | None:
+    """Seconds that the cell took, if its very command has been run to the end before."""
+    try:
+        record = json.loads((cell.folder / RECORD).read_text())
+        return float(record["seconds"]) if record["command"] == list(cell.command) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def shown(cell: Cell) -> str:
+    """The command as a person would type it, in an active environment."""
+    program = Path(cell.command[0]).name
+    return shlex.join(("python" if program.startswith("python") else program, *cell.command[1:]))
+
+
+def last_words(folder: Path, lines: int = 1) -> str:
+    """The end of a cell's log, for messages; progress bars rewrite their line, so carriage returns split too."""
+    try:
+        text = (folder / LOG).read_text(errors="replace").replace("\r", "\n")
+    except OSError:
+        return ""
+    kept = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in kept if line.startswith("error:")]
+    return "\n".join(errors[-1:] or kept[-lines:])
+
+
+def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> float:
+    """Runs one cell in an emptied folder and returns its seconds.
+
+    Raises:
+        RuntimeError: If the command failed; the message ends in the log's last line.
+    """
+    shutil.rmtree(cell.folder, ignore_errors=True)
+    cell.folder.mkdir(parents=True)
+    scripts = str(Path(sys.executable).parent)
+    env = os.environ | {
+        "PATH": scripts + os.pathsep + os.environ.get("PATH", ""),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        # what the pictures of the page need no screen for
+        "MPLBACKEND": "Agg",
+    }
+    started = time.monotonic()
+    with open(cell.folder / LOG, "wb") as log:
+        log.write(f"$ {shown(cell)}\n".encode())
+        log.flush()
+        child = subprocess.Popen(cell.command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env)
+        try:
+            while child.poll() is None:
+                time.sleep(0.3)
+                watch()
+        except BaseException:
+            # An interrupt at the terminal has reached the child as well: let it save what it saves.
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+            raise
+    seconds = time.monotonic() - started
+    if child.returncode:
+        raise RuntimeError(f"exit code {child.returncode}: {last_words(cell.folder) or 'no output'}")
+    return seconds
+
+
+def run_all(
+    cells: list[Cell], read: Callable[[Cell], Curve], console: Console, threads: int
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Runs what has not been run yet.
+
+    Args:
+        cells: In the order to run.
+        read: Reads the curve that a host has written so far; empty when there is none yet.
+        console: Where progress goes; without a terminal, a line per start and end.
+        threads: CPU threads for each command.
+
+    Returns:
+        Seconds by cell key, and errors by cell key.
+    """
+    seconds: dict[str, float] = {}
+    errors: dict[str, str] = {}
+    columns = (
+        TextColumn("{task.description}", style="bold"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[unit]}"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bars = {
+            c.key: progress.add_task(f"{c.task} {c.operator}", total=c.total, unit=c.unit, note="", start=False)
+            for c in cells
+        }
+        for cell in cells:
+            bar = bars[cell.key]
+            before = finished(cell)
+            if before is not None:
+                seconds[cell.key] = before
+                progress.update(bar, completed=cell.total, note=f"done before, {before:.0f} s")
+                _say(console, f"{cell.key}: done before in {before:.0f} s")
+                continue
+            progress.start_task(bar)
+            _say(console, f"{cell.key}: {shown(cell)}")
+            watch = _watcher(cell, read, progress, bar, console)
+            try:
+                seconds[cell.key] = run_cell(cell, watch, threads)
+            except (RuntimeError, OSError) as e:
+                errors[cell.key] = str(e)
+                progress.stop_task(bar)
+                progress.update(bar, note=f"[red]failed[/red], see {cell.folder / LOG}")
+                _say(console, f"{cell.key}: failed: {e}")
+                continue
+            record = {"command": list(cell.command), "seconds": seconds[cell.key], "threads": threads}
+            write_json(cell.folder / RECORD, record)
+            watch()
+            progress.stop_task(bar)
+            progress.update(bar, completed=cell.total)
+            _say(console, f"{cell.key}: done in {seconds[cell.key]:.0f} s")
+    return seconds, errors
+
+
+def _watcher(
+    cell: Cell, read: Callable[[Cell], Curve], progress: Progress, bar, console: Console
+) -> Callable[[], None]:
+    seen = -1.0
+
+    def watch() -> None:
+        nonlocal seen
+        try:
+            curve = read(cell)
+        except (OSError, ValueError, KeyError, IndexError):
+            return  # a file that is being written this moment
+        if not curve.steps or curve.steps[-1] == seen:
+            return
+        seen = curve.steps[-1]
+        score, loss = curve.last_score(), curve.train_loss[-1]
+        note = f"loss {loss:.3f}" if loss == loss else ""
+        note += f"  score {score:.1%}" if score is not None else ""
+        progress.update(bar, completed=min(seen, cell.total), note=note.strip())
+        if cell.total <= 20 or seen % max(1, cell.total // 10) == 0:
+            _say(console, f"  {cell.unit} {seen:g} of {cell.total}  {note.strip()}")
+
+    return watch
+
+
+def _say(console: Console, text: str) -> None:
+    """Plain lines where bars cannot be drawn: in a log, in CI."""
+    if not console.is_terminal:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,6 @@ from torch import nn
 from .backends import force
 from .errors import require
 
-
 # Operations of a trace, and fvcore's handle for each. An explicit list: giving fvcore `None` does not take back its
 # default handle for an operation such as batch norm.
 _COUNTED = {

@@ -39,7 +39,7 @@ def dynamize(
     if "" in chosen or (not chosen and model in select(model, "all").values()):
         return _replacement(model, operator, keep_weights, options)
     if not chosen:
-        raise ValueError(f"no convolution of this {type(model).__name__} is chosen by where={where or operator.where!r}")
+        raise ValueError(f"where={where or operator.where!r} chooses no convolution of this {type(model).__name__}")
     for path, conv in chosen.items():
         parent, _, leaf = path.rpartition(".")
         setattr(model.get_submodule(parent), leaf, _replacement(conv, operator, keep_weights, options))

@@ -59,12 +59,13 @@ def explain_backends(model: nn.Module, input_size: Sequence[int]) -> str:
     for name, problem in zip(names, watching.seen, strict=True):
         chosen = choose_backend(problem)
         cost = chosen.cost(problem)
-        shape = f"{problem.c_in}->{problem.c_out} {'x'.join(map(str, problem.size))} k{'x'.join(map(str, problem.kernel_size))}"
+        size, taps = ("x".join(map(str, sizes)) for sizes in (problem.size, problem.kernel_size))
+        shape = f"{problem.c_in}->{problem.c_out} at {size}, kernel {taps}, K={problem.kernels}"
         others = []
         for other in BACKENDS.values():
             if other is chosen or name_of(other) == "reference":
                 continue
             reason = other.supports(problem)
             others.append(f"{name_of(other)}: {reason or f'{other.cost(problem) / cost:.1f}x the cost'}")
-        lines.append(f"{name or type(model).__name__}  {shape} K={problem.kernels}  {name_of(chosen)}  ({'; '.join(others)})")
+        lines.append(f"{name or type(model).__name__}  {shape}:  {name_of(chosen)}  ({'; '.join(others)})")
     return "\n".join(lines) or "no dynamic convolution in this model"

@@ -11,7 +11,7 @@ from .errors import UnknownName
 
 Where = str | Callable[[str, nn.Module], bool]
 
-# How timm, mmseg, torchvision and tsai call the projection beside a residual block, and the layers before the first one.
+# How timm, mmseg, torchvision and tsai call the projection beside a residual block, and the layers before the first.
 _SHORTCUT = re.compile(r"(^|\.)(downsample|shortcut|skip)(\.|$)")
 _STEM = re.compile(r"(^|\.)(stem|conv_stem)(\.|$)")
 
@@ -78,5 +78,5 @@ def _stem(convs: dict[str, nn.Module]) -> set[str]:
     first = next(iter(convs))
     inside = first.rpartition(".")[0]
     # timm's deep stem is a Sequential `conv1`, mmseg's `stem`; a block's own Sequential holds other modules before it.
-    siblings = {n for n in convs if inside and "." not in inside and inside in ("conv1", "stem") and n.startswith(inside + ".")}
+    siblings = {n for n in convs if inside in ("conv1", "stem") and n.startswith(inside + ".")}
     return {first} | siblings | {n for n in convs if _STEM.search(n)}

@@ -89,7 +89,10 @@ class Problem:
         if min(out_size) < 1:
             raise ValueError(f"input of size {size} is smaller than the kernel {kernel_size} with padding {padding}")
         expected = {
-            "kernel": (batch, kernels), "spatial": (batch, *kernel_size), "input": (batch, c_in), "output": (batch, c_out)
+            "kernel": (batch, kernels),
+            "spatial": (batch, *kernel_size),
+            "input": (batch, c_in),
+            "output": (batch, c_out),
         }
         per_position = attention.kernel is not None and attention.kernel.dim() > 2
         if per_position:

@@ -1,4 +1,4 @@
-"""Short names for operators: the same in Python, in timm's models, in mmseg's ``conv_cfg``, in tsai, on the command line."""
+"""Short names for operators: the same in Python, timm's model names, mmseg's ``conv_cfg``, tsai, the command line."""
 
 from __future__ import annotations
 

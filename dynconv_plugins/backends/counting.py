@@ -36,7 +36,8 @@ def counted(
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     """Zeros; the operation's inputs tell what there is to count."""
-    return counted(x, weight, *attention, [int(size) for size in problem.out_size])  # a tracer's sizes are tensors
+    # A tracer's sizes are tensors.
+    return counted(x, weight, *attention, [int(size) for size in problem.out_size])
 
 
 def multiply_adds(
@@ -51,9 +52,9 @@ def multiply_adds(
     - K N to scale them along taps and input channels, N to scale the mixed one along filters;
     - the pooled descriptor, C_in for each output position.
 
-    This rule gives ODConv's published table, row by row, to 0.12% (the ResNets to 0.02%), when the 1x1 downsample convolutions are counted as
-    dynamic, as that table does although its parameters and its code keep them static. The fully connected layers of
-    the attention head are counted where they stand.
+    This rule gives ODConv's published table, row by row, to 0.12% (the ResNets to 0.02%) when the 1x1 downsample
+    convolutions are counted as dynamic, as that table does although its parameters and its code keep them static. The
+    fully connected layers of the attention head are counted where they stand.
 
     Args:
         x: ``[B, C_in, *S]``.

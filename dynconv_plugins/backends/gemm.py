@@ -25,7 +25,8 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     kernels = folded_kernels(weight, attention, problem)
     groups, c_in, c_out = problem.groups, problem.c_in // problem.groups, problem.c_out // problem.groups
     if problem.traced or pointwise(problem):
-        cols = (x if pointwise(problem) else unfolded(x, problem)).reshape(problem.batch, groups, c_in * problem.taps, -1)
+        cols = x if pointwise(problem) else unfolded(x, problem)
+        cols = cols.reshape(problem.batch, groups, c_in * problem.taps, -1)
         y = kernels.reshape(problem.batch, groups, c_out, -1) @ cols
         return y.reshape(problem.batch, problem.c_out, *problem.out_size)
     rows = columns(x, None, problem)

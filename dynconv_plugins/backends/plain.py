@@ -29,10 +29,7 @@ def mixed_kernels(weight: Tensor, attention, problem: Problem) -> Tensor:
     `spatial` is shared by the K kernels, so it is applied once, after mixing; the mixing is one small GEMM.
     """
     flat = weight.reshape(problem.kernels, -1)
-    if attention.kernel is not None:
-        mixed = attention.kernel @ flat
-    else:
-        mixed = flat.sum(0, keepdim=True)
+    mixed = flat.sum(0, keepdim=True) if attention.kernel is None else attention.kernel @ flat
     mixed = mixed.reshape(-1, problem.c_out, problem.c_in // problem.groups, problem.taps)
     if attention.spatial is not None:
         mixed = mixed * attention.spatial.reshape(problem.batch, 1, 1, problem.taps)

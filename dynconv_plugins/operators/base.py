@@ -55,7 +55,7 @@ class DynamicConv(nn.Module):
     ) -> None:
         super().__init__()
         if groups < 1 or in_channels % groups or out_channels % groups:
-            raise ValueError(f"in_channels={in_channels} and out_channels={out_channels} must be divisible by {groups=}")
+            raise ValueError(f"{groups=} must divide in_channels={in_channels} and out_channels={out_channels}")
         if num_kernels < 1:
             raise ValueError(f"num_kernels must be at least 1, got {num_kernels}")
         if padding_mode not in PADDING_MODES:

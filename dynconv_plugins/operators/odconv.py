@@ -1,4 +1,4 @@
-"""Omni-dimensional dynamic convolution: attention over taps, input channels, filters and kernels (ODConv, ICLR 2022)."""
+"""Omni-dimensional dynamic convolution: attention over taps, input channels, filters and kernels."""
 
 from __future__ import annotations
 

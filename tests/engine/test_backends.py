@@ -1,0 +1,235 @@
+"""Every backend against the reference, and the reference against the equation written out with loops."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from problems import ALL, CASES, Case, geometry, inputs
+
+import dynconv_plugins as dc
+from dynconv_plugins.backends import BACKENDS
+from dynconv_plugins.problem import Problem, ntuple
+
+FAST = [name for name in BACKENDS if name != "reference"]
+
+
+def supported(name: str, case: Case) -> bool:
+    x, weight, attention, _ = inputs(case)
+    return BACKENDS[name].supports(Problem.of(x, weight, attention, *list(geometry(case).values()))) is None
+
+
+PAIRS = [pytest.param(name, case, id=f"{name}-{case}") for case in CASES for name in FAST if supported(name, case)]
+
+
+def run(name: str, case: Case, dtype: torch.dtype, prepare=lambda x: x):
+    """Output and every gradient, in `dtype`."""
+    x, weight, attention, bias = inputs(case, dtype)
+    x = prepare(x.detach()).requires_grad_()
+    with dc.backend(name):
+        y = dc.dynamic_conv(x, weight, attention, bias=bias, **geometry(case))
+    # A gradient that differs everywhere, so that a transposed or shifted result cannot pass.
+    seed = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().reshape(y.shape).to(y.dtype)
+    leaves = {"x": x, "weight": weight, "bias": bias, **attention._asdict()}
+    leaves = {n: t for n, t in leaves.items() if t is not None}
+    grads = torch.autograd.grad(y, list(leaves.values()), seed)
+    return {"y": y.detach(), **dict(zip(leaves, grads, strict=True))}
+
+
+def assert_close(got: dict, want: dict, rtol: float) -> None:
+    assert got.keys() == want.keys()
+    for name, expected in want.items():
+        scale = expected.abs().max().clamp(min=1e-30)
+        error = ((got[name].to(expected.dtype) - expected).abs().max() / scale).item()
+        assert error <= rtol, f"{name}: relative error {error:.2e} over {rtol:.0e}"
+
+
+def equation(case: Case) -> torch.Tensor:
+    """The design's equation, one multiplication at a time, without calling any convolution."""
+    x, weight, attention, bias = (t.detach() if torch.is_tensor(t) else t for t in inputs(case))
+    dims = len(case.size)
+    stride, padding, dilation = (ntuple(v, dims, "") for v in (case.stride, case.padding, case.dilation))
+    out = tuple(Problem.of(x, weight, attention, case.stride, case.padding, case.dilation, case.groups).out_size)
+    y = torch.zeros(case.batch, case.c_out, *out, dtype=x.dtype)
+    c_in, c_out = case.c_in // case.groups, case.c_out // case.groups
+    for b, o in itertools.product(range(case.batch), range(case.c_out)):
+        for position in itertools.product(*(range(n) for n in out)):
+            total = 0.0
+            for i, tap in itertools.product(range(c_in), itertools.product(*(range(n) for n in case.kernel_size))):
+                at = [p * s - q + t * d for p, s, q, t, d in zip(position, stride, padding, tap, dilation, strict=True)]
+                if any(a < 0 or a >= n for a, n in zip(at, case.size, strict=True)):
+                    continue
+                channel = o // c_out * c_in + i
+                value = x[(b, channel, *at)]
+                value = value if attention.input is None else value * attention.input[b, channel]
+                value = value if attention.spatial is None else value * attention.spatial[(b, *tap)]
+                for k in range(case.kernels):
+                    mixed = 1.0
+                    if attention.kernel is not None:
+                        mixed = attention.kernel[(b, k, *position)] if case.per_position else attention.kernel[b, k]
+                    total = total + value * mixed * weight[(k, o, i, *tap)]
+            total = total if attention.output is None else total * attention.output[b, o]
+            y[(b, o, *position)] = total + (0.0 if bias is None else bias[o])
+    return y
+
+
+SMALL = [
+    Case("1d-K4", (5,), (4,), 4, batch=2, c_in=4, stride=2, padding=2),
+    Case("2d-K2-groups", (4, 3), (3, 2), 2, batch=2, c_in=4, groups=2, padding=1, dilation=(1, 2)),
+    Case("2d-per-position", (3, 3), (3, 3), 2, batch=2, c_in=2, c_out=2, padding=1, per_position=True),
+    Case("3d-K2", (3, 3, 2), (2, 3, 1), 2, batch=2, c_in=2, c_out=2, padding=(0, 1, 0)),
+]
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_reference_is_the_equation(case):
+    x, weight, attention, bias = inputs(case)
+    with dc.backend("reference"):
+        y = dc.dynamic_conv(x, weight, attention, bias=bias, **geometry(case))
+    torch.testing.assert_close(y.detach(), equation(case), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "case"), PAIRS)
+def test_float64(name, case):
+    assert_close(run(name, case, torch.float64), run("reference", case, torch.float64), 1e-10)
+
+
+@pytest.mark.parametrize(("name", "case"), PAIRS)
+def test_float32(name, case):
+    assert_close(run(name, case, torch.float32), run("reference", case, torch.float64), 1e-5)
+
+
+LAYOUTS = {
+    "channels-last": lambda x: x.to(memory_format={4: torch.channels_last, 5: torch.channels_last_3d}[x.dim()]),
+    "transposed": lambda x: x.transpose(-1, -2).contiguous().transpose(-1, -2),
+    "every-second-channel": lambda x: x.repeat_interleave(2, 1)[:, ::2],
+    "expanded": lambda x: x[:1].expand_as(x),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", FAST)
+def test_layouts(name, layout):
+    for case in (c for c in CASES if len(c.size) > 1 and supported(name, c)):
+        want = run("reference", case, torch.float64, LAYOUTS[layout])
+        assert_close(run(name, case, torch.float64, LAYOUTS[layout]), want, 1e-10)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_memory_format_is_kept(name):
+    case = Case("2d-K4", (6, 6), (3, 3), 4, c_out=8, padding=1)
+    x, weight, attention, _ = inputs(case)
+    with dc.backend(name):
+        plain = dc.dynamic_conv(x, weight, attention, padding=1)
+        last = dc.dynamic_conv(x.to(memory_format=torch.channels_last), weight, attention, padding=1)
+    assert plain.is_contiguous()
+    if name in ("gemm", "mixture"):
+        assert last.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("name", [*FAST, "reference"])
+@pytest.mark.parametrize("kernels", [1, 4])
+def test_gradcheck(name, kernels):
+    case = Case("2d", (4, 3), (3, 2), kernels, batch=2, c_in=4, stride=(1, 2), padding=1, groups=2)
+    x, weight, attention, bias = inputs(case)
+    there = [t for t in attention if t is not None]
+
+    def function(x, weight, bias, *factors):
+        return dc.dynamic_conv(x, weight, dc.Attention(*factors), bias=bias, **geometry(case))
+
+    with dc.backend(name):
+        assert torch.autograd.gradcheck(function, (x, weight, bias, *there))
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_same_result_twice(name):
+    case = Case("2d-K4", (9, 8), (3, 3), 4, batch=4, padding=1)
+    first, second = run(name, case, torch.float32), run(name, case, torch.float32)
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_nothing_is_read_from_fresh_memory(name):
+    """Deterministic mode fills fresh memory with NaN: a backend that reads an element it did not write shows it."""
+    case = Case("2d-K4", (9, 8), (3, 3), 4, stride=2, padding=2, dilation=2)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(4).isnan().all()
+        got = run(name, case, torch.float64)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_close(got, run("reference", case, torch.float64), 1e-10)
+
+
+@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("frozen", ["x", "weight", "attention"])
+def test_gradients_of_some_inputs_only(name, frozen):
+    case = Case("2d-K4", (5, 5), (3, 3), 4, padding=1, bias=False)
+    want = run("reference", case, torch.float64)
+    x, weight, attention, _ = inputs(case)
+    free = {"x": [x], "weight": [weight], "attention": list(attention)}
+    for tensor in free.pop(frozen):
+        tensor.requires_grad_(False)
+    with dc.backend(name):
+        y = dc.dynamic_conv(x, weight, attention, **geometry(case))
+    seed = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().reshape(y.shape)
+    wanted = {"x": [want["x"]], "weight": [want["weight"]], "attention": [want[n] for n in attention._fields]}
+    for key, tensors in free.items():
+        for got, expected in zip(torch.autograd.grad(y, tensors, seed, retain_graph=True), wanted[key], strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_gate_of_zero_has_its_gradient(name):
+    """The gradient of a filter's gate must not be computed by dividing by the gate."""
+    case = Case("2d-K4", (5, 5), (3, 3), 4, padding=1)
+    x, weight, attention, _ = inputs(case)
+    attention = attention._replace(output=torch.zeros_like(attention.output).requires_grad_())
+    grads = []
+    for backend in (name, "reference"):
+        with dc.backend(backend):
+            y = dc.dynamic_conv(x, weight, attention, **geometry(case))
+        grads.append(torch.autograd.grad(y.sum(), attention.output)[0])
+    torch.testing.assert_close(*grads)
+    assert grads[0].abs().max() > 0
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_batch_mates_do_not_matter(name):
+    for case in (c for c in CASES if c.batch > 1 and supported(name, c)):
+        x, weight, attention, _ = inputs(case)
+        with torch.no_grad(), dc.backend(name):
+            together = dc.dynamic_conv(x, weight, attention, **geometry(case))
+            mates = [None if t is None else torch.cat([t[:1], torch.randn_like(t[1:])]) for t in (x, *attention)]
+            other = dc.dynamic_conv(mates[0], weight, dc.Attention(*mates[1:]), **geometry(case))
+        torch.testing.assert_close(together[0], other[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", FAST)
+def test_autocast(name, dtype):
+    case = Case("2d-K4", (8, 8), (3, 3), 4, c_in=16, c_out=8, padding=1)
+    x, weight, attention, bias = inputs(case, torch.float32)
+    with dc.backend(name), torch.autocast("cpu", dtype):
+        y = dc.dynamic_conv(x, weight, attention, bias=bias, **geometry(case))
+    assert y.dtype == dtype
+    with dc.backend("reference"):
+        want = dc.dynamic_conv(x, weight, attention, bias=bias, **geometry(case))
+    assert (y.float() - want).abs().max() / want.abs().max() < 2e-2
+    grads = torch.autograd.grad(y.float().sum(), [x, weight, bias, *attention])
+    wanted = torch.autograd.grad(want.sum(), [x, weight, bias, *attention])
+    for got, expected in zip(grads, wanted, strict=True):
+        assert got.dtype == torch.float32
+        assert (got - expected).norm() / expected.norm() < 3e-2
+
+
+def test_factors_are_all_used():
+    """Guards the table itself: leaving any factor out changes the result of a case that has it."""
+    case = next(c for c in CASES if c.factors == ALL and c.kernels == 4)
+    x, weight, attention, _ = inputs(case)
+    with torch.no_grad():
+        full = dc.dynamic_conv(x, weight, attention, **geometry(case))
+        for field in attention._fields:
+            without = dc.dynamic_conv(x, weight, attention._replace(**{field: None}), **geometry(case))
+            assert not torch.allclose(full, without)

@@ -1,0 +1,127 @@
+"""The model and what trains it, from timm's factories."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2, scheduler_kwargs
+from torch import nn
+
+from dynconv_plugins.errors import UnknownName, UserError
+
+from .data import mixes
+from .resume import check_arch, read
+
+
+def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
+    """Makes the model on the CPU.
+
+    Raises:
+        UserError: For an unknown model (with suggestions), unknown or wrong ``--model-kwargs``, weights there are not.
+    """
+    name = args.model
+    if ":" not in name and not timm.is_model(name.partition(".")[0]):
+        raise UnknownName("model", name, timm.list_models())
+    if args.initial_checkpoint:
+        check_arch(read(Path(args.initial_checkpoint), verify=False), Path(args.initial_checkpoint), name)
+    extra = dict(args.model_kwargs)
+    if args.pretrained_path:
+        extra["pretrained_cfg_overlay"] = dict(file=args.pretrained_path, num_classes=-1)
+    try:
+        model = timm.create_model(
+            name,
+            pretrained=args.pretrained or bool(args.pretrained_path),
+            in_chans=args.in_chans or (args.input_size[0] if args.input_size else 3),
+            num_classes=num_classes,
+            drop_rate=args.drop,
+            drop_path_rate=args.drop_path,
+            drop_block_rate=args.drop_block,
+            global_pool=args.gp,
+            bn_momentum=args.bn_momentum,
+            bn_eps=args.bn_eps,
+            checkpoint_path=args.initial_checkpoint,
+            **extra,
+        )
+    except UserError:
+        raise
+    except Exception as e:  # whatever a model's constructor makes of its arguments
+        kwargs = f" with {' '.join(f'{k}={v}' for k, v in args.model_kwargs.items())}" if args.model_kwargs else ""
+        raise UserError(f"cannot make {name}{kwargs}: {' '.join(str(e).split())}") from e
+    if args.grad_checkpointing:
+        model.set_grad_checkpointing(enable=True)
+    return model
+
+
+def make_loss(args: argparse.Namespace) -> nn.Module:
+    """Makes the training loss; with mixup the smoothing is already in the targets."""
+    smoothing = 0.0 if mixes(args) else args.smoothing
+    if args.bce_loss:
+        return BinaryCrossEntropy(
+            smoothing=smoothing,
+            target_threshold=args.bce_target_thresh,
+            sum_classes=args.bce_sum,
+            pos_weight=args.bce_pos_weight,
+        )
+    if mixes(args):
+        return SoftTargetCrossEntropy()
+    return LabelSmoothingCrossEntropy(smoothing=smoothing) if smoothing else nn.CrossEntropyLoss()
+
+
+def resolve_lr(args: argparse.Namespace, world_size: int) -> float:
+    """Returns ``--lr``, or timm's scaling of ``--lr-base`` with the global batch size."""
+    if args.lr:
+        return args.lr
+    ratio = args.batch_size * world_size * args.grad_accum_steps / args.lr_base_size
+    adaptive = any(word in args.opt.lower() for word in ("ada", "lamb"))
+    scale = args.lr_base_scale or ("sqrt" if adaptive else "linear")
+    return args.lr_base * (ratio**0.5 if scale == "sqrt" else ratio)
+
+
+def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+    """Makes timm's optimiser."""
+    try:
+        return create_optimizer_v2(model, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+    except (AssertionError, ValueError, TypeError, KeyError) as e:
+        raise UserError(f"--opt {args.opt}: {' '.join(str(e).split()) or 'not available here'}") from None
+
+
+def make_scheduler(
+    optimizer: torch.optim.Optimizer, args: argparse.Namespace, updates_per_epoch: int, decreasing: bool
+) -> tuple[Any, int]:
+    """Makes timm's learning rate schedule.
+
+    Returns:
+        The schedule (None for ``--sched none``) and the number of epochs to train.
+    """
+    with warnings.catch_warnings():
+        # timm warns that checkpoints do not hold the plateau schedule's state; these do.
+        warnings.simplefilter("ignore", FutureWarning)
+        try:
+            return create_scheduler_v2(
+                optimizer, **scheduler_kwargs(args, decreasing_metric=decreasing), updates_per_epoch=updates_per_epoch
+            )
+        except (AssertionError, ValueError) as e:
+            raise UserError(f"--sched {args.sched}: {' '.join(str(e).split())}") from None
+
+
+def plateau_state(scheduler: Any) -> dict[str, Any] | None:
+    """Returns the state of a plateau schedule, None for the others: they are functions of the epoch or update."""
+    inner = getattr(scheduler, "lr_scheduler", None)
+    if inner is None:
+        return None
+    plain = {k: v for k, v in inner.state_dict().items() if isinstance(v, (int, float, str, bool, list, type(None)))}
+    return {"inner": plain, "restore_lr": scheduler.restore_lr}
+
+
+def load_plateau_state(scheduler: Any, state: dict[str, Any] | None) -> None:
+    """Restores what `plateau_state` returned; does nothing for other schedules."""
+    if state is not None and hasattr(scheduler, "lr_scheduler"):
+        scheduler.lr_scheduler.load_state_dict(state["inner"])
+        scheduler.restore_lr = state["restore_lr"]

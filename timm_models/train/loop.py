@@ -1,0 +1,230 @@
+"""One epoch of training, one pass of validation."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import torch
+from timm import utils
+from timm.data import Mixup
+from torch import nn
+from tqdm import tqdm
+
+import dynconv_plugins as dc
+from dynconv_plugins.errors import UserError
+
+from .checkpoint import Saver
+from .data import start_epoch
+from .replay import BadImage
+from .seeds import Purpose, seed_device
+from .state import Progress
+from .world import World
+
+_logger = logging.getLogger("train")
+
+
+class Stopped(Exception):
+    """A signal asked the run to stop; everything up to here has been saved."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class StopRequest:
+    """Notes SIGINT and SIGTERM, so that the update under way is finished first; a second Ctrl-C does not wait."""
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signum = number
+
+
+@dataclass
+class Job:
+    """All that a run works with."""
+
+    args: argparse.Namespace
+    world: World
+    model: nn.Module  # bare: neither compiled nor wrapped
+    task: Any
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    scaler: Any
+    autocast: Callable[[], AbstractContextManager]
+    mixup: Mixup | None
+    train_loader: Any
+    eval_loader: Any
+    progress: Progress
+    stop: StopRequest
+    saver: Saver | None = None  # on the primary process
+    temperature: dc.LinearTemperature | None = None
+
+    @property
+    def updates_per_epoch(self) -> int:
+        return math.ceil(len(self.train_loader) / self.args.grad_accum_steps)
+
+    def bar(self, loader: Any, title: str, done: int = 0) -> tqdm:
+        """A progress bar on the primary process's terminal."""
+        off = None if self.world.primary else True
+        return tqdm(loader, title, len(loader), leave=False, disable=off, initial=done, dynamic_ncols=True)
+
+    @property
+    def updates_done(self) -> int:
+        """Updates made in the epoch under way."""
+        return math.ceil(self.progress.batch / self.args.grad_accum_steps)
+
+    def stop_now(self, save: bool = True) -> None:
+        """Saves, where that has not just been done, and raises `Stopped`."""
+        if save and self.saver is not None:
+            self.saver.save_recovery(self.progress.epoch, batch_idx=self.updates_done)
+        raise Stopped(self.stop.signum or signal.SIGINT)
+
+
+def batches(bar: tqdm):
+    """Yields a loader's batches; a bad image ends in its own one line, not in a worker's traceback."""
+    try:
+        yield from bar
+    except BadImage as e:
+        raise UserError(str(e).strip().splitlines()[-1].rpartition("BadImage: ")[2]) from None
+    except RuntimeError as e:
+        if not str(e).startswith("DataLoader worker"):
+            raise
+        raise UserError(f"a loader process died ({str(e).splitlines()[0]}): out of memory? try fewer --workers") from e
+    finally:
+        bar.close()
+
+
+def train_epoch(job: Job) -> None:
+    """Trains from ``job.progress`` to the end of its epoch, and keeps it up to date."""
+    args, world, task, progress = job.args, job.world, job.task, job.progress
+    total, group = len(job.train_loader), args.grad_accum_steps
+    if job.mixup is not None:
+        job.mixup.mixup_enabled = not args.mixup_off_epoch or progress.epoch < args.mixup_off_epoch
+    start_epoch(job.train_loader, progress.epoch, progress.batch, args.batch_size)
+    task.get_trainable_module().train()
+    job.optimizer.zero_grad()
+    bar = job.bar(job.train_loader, f"epoch {progress.epoch}", progress.batch)
+    loss_sum, loss_count = 0.0, 0  # of this rank, since the last update
+    for batch, (images, targets) in enumerate(batches(bar), progress.batch):
+        seed_device(world.device, Purpose.STEP, args.seed, world.rank, progress.epoch, batch)
+        if job.temperature is not None:
+            dc.set_temperature(job.model, job.temperature(progress.epoch + batch / total))
+        if args.no_prefetcher:
+            images, targets = images.to(world.device), targets.to(world.device)
+            if job.mixup is not None:
+                images, targets = job.mixup(images, targets)
+        if args.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        update = (batch + 1) % group == 0 or batch + 1 == total
+        in_group = min(group, total - batch // group * group)
+        with nullcontext() if update else task.no_sync():
+            with job.autocast():
+                loss = task(images, targets)["loss"]
+            _backward(job, loss / in_group, update)
+        loss_sum += loss.item() * len(images)
+        loss_count += len(images)
+        if not math.isfinite(loss_sum):
+            raise UserError(f"the loss became {loss.item()} in epoch {progress.epoch}, batch {batch}: try a lower "
+                            "--lr, --clip-grad or a longer warm-up; earlier checkpoints are intact")
+        if not update:
+            continue
+        job.optimizer.zero_grad()
+        # One exchange between the ranks: the loss, and whether any of them has been asked to stop.
+        stop, loss_sum, loss_count = world.sum([float(job.stop.signum > 0), loss_sum, loss_count])
+        progress.batch = batch + 1
+        progress.loss_sum += loss_sum
+        progress.loss_count += int(loss_count)
+        loss_sum, loss_count = 0.0, 0
+        _after_update(job, bar)
+        if stop:
+            job.stop_now()
+    if hasattr(job.optimizer, "sync_lookahead"):
+        job.optimizer.sync_lookahead()
+
+
+def _backward(job: Job, loss: torch.Tensor, update: bool) -> None:
+    args, task, optimizer = job.args, job.task, job.optimizer
+    second_order = getattr(optimizer, "is_second_order", False)
+    clipped = None if args.clip_grad is None else list(task.get_trainable_module().parameters())
+    if clipped and args.clip_mode == "agc":
+        clipped = clipped[:-2]  # adaptive clipping leaves the classifier alone
+    if job.scaler is not None:
+        job.scaler(loss, optimizer, args.clip_grad, args.clip_mode, clipped, second_order, update)
+        return
+    loss.backward(create_graph=second_order)
+    if update:
+        if clipped:
+            utils.dispatch_clip_grad(clipped, args.clip_grad, mode=args.clip_mode)
+        optimizer.step()
+
+
+def _after_update(job: Job, bar: tqdm) -> None:
+    args, progress, done = job.args, job.progress, job.updates_done
+    updates = progress.epoch * job.updates_per_epoch + done
+    job.task.update_ema(step=updates)
+    if job.scheduler is not None:
+        job.scheduler.step_update(num_updates=updates)
+    bar.set_postfix(loss=f"{progress.train_loss:.4f}", lr=f"{lr_of(job):.2e}", refresh=False)
+    if job.world.primary and bar.disable and (done - 1) % args.log_interval == 0:
+        _logger.info(f"epoch {progress.epoch} [{done}/{job.updates_per_epoch}] loss {progress.train_loss:.4f} "
+                     f"lr {lr_of(job):.3e}")
+    if job.saver is not None and args.recovery_interval and done % args.recovery_interval == 0:
+        job.saver.save_recovery(progress.epoch, batch_idx=done)
+
+
+def lr_of(job: Job) -> float:
+    """Returns the mean learning rate of the parameter groups."""
+    rates = [group["lr"] for group in job.optimizer.param_groups]
+    return sum(rates) / len(rates)
+
+
+@torch.inference_mode()
+def evaluate(job: Job, model: nn.Module, title: str) -> dict[str, float]:
+    """Returns the loss and the top-1 and top-5 accuracies (per cent) over the validation split.
+
+    Every image counts once, whatever the number of processes.
+    """
+    world, loss_fn = job.world, nn.CrossEntropyLoss()
+    model.eval()
+    left = len(range(world.rank, len(job.eval_loader.dataset), world.size))  # the sampler pads ranks to one length
+    sums = [0.0, 0.0, 0.0, 0.0]
+    for images, targets in batches(job.bar(job.eval_loader, title)):
+        if job.args.no_prefetcher:
+            images, targets = images.to(world.device), targets.to(world.device)
+        if job.args.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with job.autocast():
+            logits = model(images)
+        logits, targets = logits[:left].float(), targets[:left]
+        count = len(targets)
+        left -= count
+        if count:
+            top1, top5 = utils.accuracy(logits, targets, topk=(1, 5))
+            row = (loss_fn(logits, targets).item() * count, top1.item() * count, top5.item() * count, count)
+            sums = [total + value for total, value in zip(sums, row, strict=True)]
+        if world.any(job.stop.signum > 0):
+            job.stop_now()
+    *totals, count = world.sum(sums)
+    return dict(zip(("loss", "top1", "top5"), (total / count for total in totals), strict=True))

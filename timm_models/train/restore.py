@@ -1,0 +1,95 @@
+"""Putting a checkpoint's state back into a job that has just been built."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from timm.models import clean_state_dict
+
+import dynconv_plugins as dc
+
+from .build import load_plateau_state
+from .loop import Job
+from .resume import check_arch, load_weights
+from .state import Progress
+
+_logger = logging.getLogger("train")
+
+# What the course of a run depends on; a resumed run that changes one is a different run, which is worth a line.
+_BINDING = ("batch_size", "grad_accum_steps", "seed", "opt", "sched", "epochs", "lr", "mixup", "cutmix", "smoothing")
+
+
+def restore(job: Job, path: Path, state: dict[str, Any]) -> None:
+    """Restores weights, average, optimiser, scaler, schedule and place from the checkpoint `state`.
+
+    Must be called before the model is compiled or wrapped.
+
+    Raises:
+        UserError: If the checkpoint is of another architecture or does not fit.
+    """
+    args = job.args
+    check_arch(state, path, args.model)
+    weights = clean_state_dict(state["state_dict"])
+    load_weights(job.model, weights, path)
+    if job.task.has_ema():
+        averaged = state.get("state_dict_ema")
+        ema = job.task.get_trainable_module(ema=True).module
+        load_weights(ema, clean_state_dict(averaged) if averaged is not None else weights, path)
+    if not args.no_resume_opt:
+        if "optimizer" in state:
+            job.optimizer.load_state_dict(state["optimizer"])
+        if job.scaler is not None and job.scaler.state_dict_key in state:
+            job.scaler.load_state_dict(state[job.scaler.state_dict_key])
+    _restore_place(job, path, state)
+    _restore_schedule(job)
+    if job.temperature is not None:
+        set_temperatures(job)
+    _logger.info(f"resuming from {path}: epoch {job.progress.epoch}, batch {job.progress.batch}")
+
+
+def _restore_place(job: Job, path: Path, state: dict[str, Any]) -> None:
+    args, batches = job.args, len(job.train_loader)
+    saved = state.get("trainer")
+    progress = Progress.from_dict(saved) if saved else Progress(epoch=state.get("epoch", -1) + 1)
+    if not saved:
+        _logger.warning(f"{path} was not written by this trainer: going on with the next epoch, without its history")
+    then = state.get("args") if isinstance(state.get("args"), dict) else {}
+    changed = [k for k in _BINDING if k in then and then[k] != getattr(args, k)]
+    if changed:
+        listed = ", ".join(f"{k} {then[k]} -> {getattr(args, k)}" for k in changed)
+        _logger.warning(f"not an exact resume, arguments changed: {listed}")
+    if progress.batch and progress.batches != batches:
+        _logger.warning(f"epochs had {progress.batches} batches and now have {batches}: epoch {progress.epoch} starts "
+                        "again")
+        progress.batch, progress.loss_sum, progress.loss_count = 0, 0.0, 0
+    if args.start_epoch is not None:
+        progress = Progress(epoch=args.start_epoch, history=progress.history, plateau=progress.plateau)
+        progress.history = [row for row in progress.history if row["epoch"] < args.start_epoch]
+    progress.batches = batches
+    job.progress = progress
+
+
+def _restore_schedule(job: Job) -> None:
+    progress, scheduler, args = job.progress, job.scheduler, job.args
+    if scheduler is None:
+        return
+    if hasattr(scheduler, "lr_scheduler"):
+        # The plateau schedule's learning rate has come back with the optimiser.
+        if not args.no_resume_opt:
+            load_plateau_state(scheduler, progress.plateau)
+        return
+    if args.sched_on_updates:
+        done = -(-progress.batch // args.grad_accum_steps)
+        scheduler.step_update(progress.epoch * job.updates_per_epoch + done)
+    else:
+        scheduler.step(progress.epoch)
+
+
+def set_temperatures(job: Job) -> None:
+    """Sets the temperature of the place reached on the model and its average, whose buffers would lag behind."""
+    temperature = job.temperature(job.progress.epoch + job.progress.batch / len(job.train_loader))
+    dc.set_temperature(job.model, temperature)
+    if job.task.has_ema():
+        dc.set_temperature(job.task.get_trainable_module(ema=True).module, temperature)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from torch.hub import tqdm
 
 from ..errors import UserError, require
-from . import files
 from .preparation import Preparation
 
 TINY, VOC, UCR = "tiny-imagenet-200", "VOCdevkit/VOC2012", "UCR/Diatoms"
@@ -90,56 +88,25 @@ def wnid(index: int) -> str:
 
 
 def _write(work: Preparation, classes: int, train: int, test: int, size: int, seed: int) -> None:
-    from PIL import Image
+    from . import layouts
 
-    from .render import voc_palette
-
-    tiny, voc, ucr = work.fresh(TINY), work.fresh(VOC), work.fresh(UCR)
-    for folder in ["JPEGImages", "SegmentationClass", "ImageSets/Segmentation"]:
-        (voc / folder).mkdir(parents=True)
-    for c in range(classes):
-        (tiny / "train" / wnid(c) / "images").mkdir(parents=True)
-    (tiny / "val" / "images").mkdir(parents=True)
-    palette = voc_palette()
-    ids = {split: [] for split in SPLITS}
-    rows = {split: [] for split in SPLITS}
-    boxes: dict[str, list[str]] = {}
-
+    words = {wnid(c): f"diatom {c + 1}" for c in range(classes)}
+    tiny = layouts.TinyImageNet(work.fresh(TINY), words)
+    voc = layouts.VOC2012(work.fresh(VOC))
+    ucr = layouts.UCR(work.fresh(UCR))
     with tqdm(total=classes * (train + test), desc="diatoms", unit="img", leave=False, disable=None) as bar:
         for split, count in zip(SPLITS, (train, test), strict=True):
+            listed = "train" if split == "train" else "val"
             for n, (c, image, mask, series) in enumerate(samples(split, classes, count, size, seed)):
-                jpeg, png = io.BytesIO(), io.BytesIO()
-                Image.fromarray(image).save(jpeg, "JPEG", quality=92)
-                labels = Image.fromarray(mask)
-                labels.putpalette(palette)
-                labels.save(png, "PNG")
-                name = f"{wnid(c)}_{n // classes}.JPEG" if split == "train" else f"val_{n}.JPEG"
-                place = f"train/{wnid(c)}" if split == "train" else "val"
-                files.write(tiny / place / "images" / name, jpeg.getvalue())
-                box = "\t".join(str(v) for v in _box(mask))
-                table = f"{place}/{wnid(c)}_boxes.txt" if split == "train" else "val/val_annotations.txt"
-                boxes.setdefault(table, []).append(f"{name}\t{box}" if split == "train" else f"{name}\t{wnid(c)}\t{box}")
-                ids[split].append(f"diatom_{split}_{n:06d}")
-                files.write(voc / "JPEGImages" / f"{ids[split][-1]}.jpg", jpeg.getvalue())
-                files.write(voc / "SegmentationClass" / f"{ids[split][-1]}.png", png.getvalue())
-                rows[split].append("\t".join([str(c + 1)] + [f"{v:.8g}" for v in series]))
+                jpeg = layouts.jpeg(image)
+                tiny.add(listed, n // classes if split == "train" else n, wnid(c), jpeg, _box(mask))
+                voc.add(listed, f"diatom_{split}_{n:06d}", jpeg, mask)
+                ucr.add(split.upper(), str(c + 1), series)
                 bar.update(1)
-
-    for table, lines in boxes.items():
-        files.write(tiny / table, _text(lines))
-    files.write(tiny / "wnids.txt", _text(wnid(c) for c in range(classes)))
-    files.write(tiny / "words.txt", _text(f"{wnid(c)}\tdiatom {c + 1}" for c in range(classes)))
-    lists = {"train": ids["train"], "val": ids["test"], "trainval": ids["train"] + ids["test"]}
-    for name, lines in lists.items():
-        files.write(voc / "ImageSets" / "Segmentation" / f"{name}.txt", _text(lines))
-    for split in SPLITS:
-        files.write(ucr / f"Diatoms_{split.upper()}.tsv", _text(rows[split]))
+    for layout in (tiny, voc, ucr):
+        layout.close()
 
 
 def _box(mask) -> tuple[int, int, int, int]:
     columns, rows = (mask > 0).any(0).nonzero()[0], (mask > 0).any(1).nonzero()[0]
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
-
-
-def _text(lines) -> str:
-    return "".join(f"{line}\n" for line in lines)

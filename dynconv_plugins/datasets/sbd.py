@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,16 +64,11 @@ def read_mask(path: Path) -> np.ndarray | str:
 
 def write(work: Preparation, product: str, masks: dict[str, Path]) -> None:
     """Fills ``SegmentationClassAug``: PNGs are linked, SBD's own files converted."""
-    from PIL import Image
-
-    from .render import voc_palette
+    from .layouts import palette_png
 
     folder = work.fresh(product)
     for i, path in masks.items():
         if path.suffix == ".png":
             work.link(path, f"{product}/{i}.png")
         else:
-            image, buffer = Image.fromarray(read_mask(path).astype("uint8")), io.BytesIO()
-            image.putpalette(voc_palette())
-            image.save(buffer, "PNG")
-            files.write(folder / f"{i}.png", buffer.getvalue())
+            files.write(folder / f"{i}.png", palette_png(read_mask(path).astype("uint8")))

@@ -98,8 +98,8 @@ def _ts_rows(path: Path, lines: list[str]) -> Iterator[Row]:
             continue
         fields = line.split(":")
         if len(fields) != 2:
-            what = "no label" if len(fields) == 1 else "several dimensions or time stamps; only univariate series are read"
-            raise UserError(f"{path}:{number}: {what}; expected 'value,value,...:label'")
+            what = "no label" if len(fields) == 1 else "several dimensions or time stamps"
+            raise UserError(f"{path}:{number}: {what}; expected 'value,value,...:label', one dimension")
         known = header["classlabel"][1:]
         if known and fields[1].strip() not in known:
             raise UserError(f"{path}:{number}: label '{fields[1].strip()}' is not in @classLabel ({' '.join(known)})")

@@ -61,7 +61,7 @@ def prepare(
     if classes is not None and classes < 1:
         raise UserError(f"--classes {classes}: at least one class is needed")
     out = Path(out).expanduser().absolute()
-    source = fetch(URL, MD5, out, f"dynconv data {KIND}") if download else locate(source)
+    source = fetch(URL, MD5, out) if download else locate(source)
     packed = [source] if archives.is_archive(source) else [] if (source / "train").is_dir() else archives.inside(source)
     sources = packed or [source / "train", source / "val"]
     work = Preparation(KIND, out, ["train", "val"], sources, {"classes": classes})

@@ -70,7 +70,6 @@ def prepare(
     chosen = list(dict.fromkeys(names or available))
     with tqdm(total=len(chosen), desc="UCR", unit="set", leave=False, disable=None) as bar:
         for name in chosen:
-            # The parent counts as the source too, but listing all of it would be slow: its two files decide.
             work = Preparation(f"{KIND}/{name}", out, [f"UCR/{name}"], available[name])
             done = work.finished()
             record = done or _prepare(work, name, available[name])
@@ -134,8 +133,9 @@ def scan(root: Path) -> dict[str, tuple[Path, Path]]:
     found: dict[str, tuple[Path, Path]] = {}
     lone = None
     # The adjusted copies come last and .tsv after .ts: the later ones win.
-    order = sorted(root.rglob("*_TRAIN.ts*"), key=lambda p: ("adjusted" in str(p).lower(), p.suffix == ".tsv", str(p)))
-    for train in order:
+    for train in sorted(
+        root.rglob("*_TRAIN.ts*"), key=lambda p: ("adjusted" in str(p).lower(), p.suffix == ".tsv", str(p))
+    ):
         name = train.stem.removesuffix("_TRAIN")
         pair = _pair(train.parent, name)
         if pair:
@@ -143,7 +143,9 @@ def scan(root: Path) -> dict[str, tuple[Path, Path]]:
         else:
             lone = lone or train
     if not found:
-        raise UserError(f"{lone} has no {lone.name.replace('TRAIN', 'TEST')} beside it" if lone else f"{root} holds no data sets; {EXPECTED}")
+        if lone:
+            raise UserError(f"{lone} has no {lone.name.replace('TRAIN', 'TEST')} beside it; add it")
+        raise UserError(f"{root} holds no data sets; {EXPECTED}")
     return dict(sorted(found.items()))
 
 

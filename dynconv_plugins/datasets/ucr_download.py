@@ -1,10 +1,14 @@
-"""Gets UCR data sets through tsai. Their owner publishes no checksums: the sizes and every value are checked instead."""
+"""Gets UCR data sets through tsai.
+
+Their owner publishes no checksums: the sizes and every value are checked instead.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +35,9 @@ def fetch(names: Sequence[str] | None, out: Path) -> Path:
     if not missing:
         return folder
     require("tsai", extra="tsai")
-    from tsai.data.external import get_UCR_data, get_UCR_univariate_list
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecations inside the hosts are nothing the user can mend
+        from tsai.data.external import get_UCR_data, get_UCR_univariate_list
 
     for name in missing:
         if name not in get_UCR_univariate_list():

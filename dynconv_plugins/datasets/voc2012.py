@@ -88,7 +88,7 @@ def _fetch(out: Path) -> Path:
     from torchvision.datasets.voc import DATASET_YEAR_DICT
 
     official = DATASET_YEAR_DICT["2012"]
-    return fetch(official["url"], official["md5"], out, f"dynconv data {KIND}")
+    return fetch(official["url"], official["md5"], out)
 
 
 def _prepare(work: Preparation, source: Path, packed: bool, extra: Path | None, jobs: int | None) -> dict:

@@ -40,9 +40,15 @@ def dynamize(
         return _replacement(model, operator, keep_weights, options)
     if not chosen:
         raise ValueError(f"where={where or operator.where!r} chooses no convolution of this {type(model).__name__}")
-    for path, conv in chosen.items():
-        parent, _, leaf = path.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, _replacement(conv, operator, keep_weights, options))
+    # A module may be registered under several names (tsai's TCN): each of them must lead to the replacement.
+    paths: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(module, []).append(path)
+    for conv in chosen.values():
+        new = _replacement(conv, operator, keep_weights, options)
+        for path in paths[conv]:
+            parent, _, leaf = path.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, new)
     return model
 
 
@@ -73,4 +79,3 @@ def _replacement(conv: nn.Module, operator: registry.Operator, keep_weights: boo
         if source is not None:
             target.requires_grad_(source.requires_grad)
     return new
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -112,7 +113,7 @@ class DynamicArch:
 
     Raises:
         UnknownName: If there is no such architecture or operator.
-        UserError: When called, if no convolution was found.
+        UserError: When called, if there is no convolution to replace.
     """
 
     def __init__(
@@ -130,10 +131,14 @@ class DynamicArch:
 
     def __call__(self, *args, **kwargs) -> nn.Module:
         model = self.arch(*args, **kwargs)
-        dc.dynamize(model, self.operator, where=self.where, keep_weights=self.keep_weights, **self.operator_args)
-        if not dc.operators_in(model):
-            raise UserError(f"{self.__name__} has no convolution that {self.operator} could replace there")
-        return model
+        for module in model.modules():
+            # TCN's convolutions are weight-normalised; a dynamic kernel is one of several, and is taken as it is.
+            with contextlib.suppress(ValueError):
+                nn.utils.remove_weight_norm(module)
+        try:
+            return dc.dynamize(model, self.operator, self.where, keep_weights=self.keep_weights, **self.operator_args)
+        except ValueError as e:
+            raise UserError(f"{self.__name__}: {e}") from e
 
     def __repr__(self) -> str:
         return f"DynamicArch({self.__name__}, {self.operator!r})"

@@ -28,43 +28,49 @@ class Series(NamedTuple):
         return len(np.unique(self.y))
 
 
-def find_root(data: str | Path | None) -> Path | None:
-    """The folder with one folder per data set: `data` or its ``UCR``, else ``$DYNCONV_DATA/UCR``, else ``data/UCR``.
-
-    Raises:
-        UserError: If `data` is given and not there.
-    """
-    if data is not None:
-        root = Path(data)
-        if not root.is_dir():
-            raise UserError(f"{root} is not a folder; --data takes the folder that holds UCR/")
-        return root / "UCR" if (root / "UCR").is_dir() else root
-    found = datasets.find().get("ucr")
-    if found is not None:
-        return Path(found)
-    default = Path("data/UCR")
-    return default if default.is_dir() else None
-
-
 def load(name: str, data: str | Path | None, scratch: Path) -> Series:
-    """Reads a data set; the built-in ``Diatoms`` is made under `scratch` where it is not found.
+    """Reads a data set from `data`, else ``$DYNCONV_DATA``, else ``data/UCR``, where tsai keeps its downloads.
+
+    The built-in ``Diatoms`` is made under `scratch` where none of the defaults has it.
 
     Raises:
         UserError: If it is not there or damaged.
     """
-    root = find_root(data)
-    if name == BUILT_IN and (root is None or not (root / name).is_dir()):
-        made = scratch / "UCR" / name
-        if not made.is_dir():
+    if data is not None:
+        return _read(Path(data), name)
+    root = datasets.find().get("ucr") or Path("data/UCR")
+    if name == BUILT_IN and not (root / name).is_dir():
+        if not (scratch / "UCR" / name / f"{name}_TEST.tsv").is_file():
             datasets.diatoms.make(scratch)
-        root = made.parent
-    if root is None:
+        root = scratch
+    if not root.is_dir():
         raise UserError(
             f"no UCR archive found: give --data DIR (with DIR/UCR/{name}/{name}_TRAIN.tsv), set DYNCONV_DATA, "
             f"or use --dataset {BUILT_IN}, which is built in"
         )
-    X, y, official = datasets.ucr.load(root, name)
-    return Series(X, np.asarray(y), official)
+    return _read(root, name)
+
+
+def _read(root: Path, name: str) -> Series:
+    for folder in (root / "UCR" / name, root / name):
+        if (folder / "X_train.npy").is_file():
+            return _read_tsai(folder)
+    return Series(*datasets.ucr.load(root, name))
+
+
+def _read_tsai(folder: Path) -> Series:
+    """What tsai's ``get_UCR_data`` leaves behind."""
+    try:
+        X, y, X_test, y_test = (
+            np.load(folder / f"{part}.npy") for part in ("X_train", "y_train", "X_valid", "y_valid")
+        )
+        X, y = np.concatenate([X, X_test]).astype(np.float32), np.concatenate([y, y_test]).astype(str)
+    except (OSError, ValueError) as e:
+        raise UserError(f"{folder} is damaged ({str(e).splitlines()[0]}): remove it and download again") from e
+    if X.ndim != 3 or len(X) != len(y) or not np.isfinite(X).all():
+        raise UserError(f"{folder} has missing values or series of different lengths: fill, pad or cut them first")
+    train = len(X) - len(X_test)
+    return Series(X, y, (list(range(train)), list(range(train, len(X)))))
 
 
 def splits(series: Series, folds: int | None, runs: int) -> list[tuple[list[int], list[int]]]:

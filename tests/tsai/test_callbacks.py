@@ -1,0 +1,78 @@
+"""The temperature callback within fastai's loops."""
+
+import pytest
+from fastai.callback.core import Callback
+from tsai.learner import ts_learner
+
+import dynconv_plugins as dc
+from tsai_models import EpochBar, ODConvFCN, TemperatureCallback
+
+
+class Spy(Callback):
+    """Notes the temperature that each training batch runs with."""
+
+    order = 100
+
+    def __init__(self):
+        self.seen = []
+
+    def after_pred(self):
+        if self.training:
+            self.seen.append(next(iter(dc.operators_in(self.model).values())).attention.temperature.item())
+
+
+@pytest.fixture
+def learner(make_dls):
+    spy = Spy()
+    schedule = dc.LinearTemperature(start=9.0, end=1.0, epochs=2)
+    learn = ts_learner(make_dls(), ODConvFCN, layers=[8, 8, 8], cbs=[TemperatureCallback(schedule), spy])
+    with learn.no_bar(), learn.no_logging():
+        yield learn, spy
+
+
+# 36 series in batches of 12: three steps an epoch
+FULL = [9 - 8 * i / 6 for i in range(6)] + [1.0] * 3
+
+
+def test_falls_per_batch(learner):
+    learn, spy = learner
+    learn.fit(3)
+    assert spy.seen == pytest.approx(FULL)
+
+
+def test_second_fit_goes_on(learner):
+    learn, spy = learner
+    learn.fit(1)
+    learn.fit(2)
+    assert spy.seen == pytest.approx(FULL)
+
+
+def test_start_epoch_resumes(learner):
+    learn, spy = learner
+    learn.fit(3, start_epoch=1)
+    assert spy.seen == pytest.approx(FULL[3:])
+    learn.fit(3, start_epoch=2)
+    assert spy.seen == pytest.approx(FULL[3:] + FULL[6:])
+
+
+def test_lr_find_and_prediction_do_not_count(learner):
+    learn, spy = learner
+    learn.lr_find(num_it=4, show_plot=False)
+    spy.seen.clear()
+    learn.fit(1)
+    learn.get_preds()
+    learn.fit(2)
+    assert spy.seen == pytest.approx(FULL)
+
+
+def test_default_schedule_is_the_papers():
+    assert TemperatureCallback().schedule == dc.LinearTemperature(30.0, 1.0, 10.0)
+
+
+def test_bar_shows_the_epochs_and_leaves_the_learner_picklable(make_dls, tmp_path, capsys):
+    learn = ts_learner(make_dls(), ODConvFCN, layers=[8, 8, 8], cbs=EpochBar("fold 3", disable=False))
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(2)
+        learn.export("model.pkl")
+    shown = capsys.readouterr().err
+    assert "fold 3" in shown and "2/2" in shown and "valid_loss" in shown

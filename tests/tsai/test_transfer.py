@@ -1,0 +1,125 @@
+"""Dynamic networks from trained static twins."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from fastai.metrics import accuracy
+from tsai.learner import ts_learner
+
+import dynconv_plugins as dc
+from dynconv_plugins.errors import UserError
+from tsai_models import (
+    ARCHS,
+    Net1_CNN,
+    Net1_DCNN,
+    Net2_CNN,
+    Net2_DCNN,
+    freeze_kernels,
+    from_static,
+    pretrain,
+    thaw_kernels,
+)
+from tsai_models.archs import build
+
+DYNAMIC = sorted(name for name, arch in ARCHS.items() if arch.twin)
+
+
+def kernels(model):
+    return {k: (op.weight.detach().clone(), op.bias.detach().clone()) for k, op in dc.operators_in(model).items()}
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for k in a for x, y in zip(a[k], b[k], strict=True))
+
+
+@pytest.mark.parametrize("num_kernels", [1, 4])
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_starts_as_the_twin(name, num_kernels):
+    dynamic = build(ARCHS[name].cls, 2, 5, num_kernels=num_kernels)
+    static = build(ARCHS[name].twin, 2, 5)
+    with torch.no_grad():  # statistics and weights unlike any initialisation's
+        for value in [*static.parameters(), *(b for b in static.buffers() if b.is_floating_point())]:
+            value.add_(0.1 * torch.rand_like(value))
+    assert from_static(dynamic, static) is dynamic
+    x = torch.randn(3, 2, 40)
+    torch.testing.assert_close(dynamic.eval()(x), static.eval()(x), atol=1e-4, rtol=1e-4)
+
+
+def test_frozen_kernels_outlast_fine_tuning(make_dls):
+    dls = make_dls()
+    learn = ts_learner(dls, from_static(build(Net2_DCNN, 1, 3), build(Net2_CNN, 1, 3)), metrics=accuracy)
+    before = kernels(learn.model)
+    heads = {k: op.attention.heads.weight.detach().clone() for k, op in dc.operators_in(learn.model).items()}
+    fully_connected = learn.model.head[-1].weight.detach().clone()
+    with learn.no_bar(), learn.no_logging():
+        learn.fine_tune(2, 1e-2)
+        learn.unfreeze()
+        learn.fit_one_cycle(1, 1e-2)
+    assert same(kernels(learn.model), before)
+    assert all(not op.weight.requires_grad for op in dc.operators_in(learn.model).values())
+    assert not torch.equal(learn.model.head[-1].weight, fully_connected)
+    for name, op in dc.operators_in(learn.model).items():
+        assert not torch.equal(op.attention.heads.weight, heads[name])
+
+
+def test_copies_stay_frozen_and_thaw():
+    model = freeze_kernels(build(Net1_DCNN, 1, 3))
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        again.requires_grad_(True)
+        again(torch.randn(2, 1, 30)).sum().backward()
+        assert again.backbone.conv1.weight.grad is None
+        assert again.backbone.conv1.attention.heads.weight.grad is not None
+        thaw_kernels(again)(torch.randn(2, 1, 30)).sum().backward()
+        assert again.backbone.conv1.weight.grad is not None
+    assert not model.backbone.conv1.weight.requires_grad
+
+
+def test_unfrozen_on_request():
+    model = from_static(build(Net1_DCNN, 1, 3), build(Net1_CNN, 1, 3), freeze=False)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_pretrain_is_the_whole_procedure(make_dls):
+    dls = make_dls()
+    seen = []
+
+    def fit(learn):
+        with learn.no_bar(), learn.no_logging():
+            learn.fit_one_cycle(10, 1e-2)
+        seen.append(learn)
+
+    torch.manual_seed(0)
+    model = pretrain(Net2_DCNN, dls, 10, fit=fit, arch_config={"width": 16, "reduction": 0.25})
+    twin = seen[0].model
+    assert type(twin) is Net2_CNN and type(model) is Net2_DCNN
+    x = dls.valid.one_batch()[0]
+    torch.testing.assert_close(model.eval()(x), twin.eval()(x), atol=1e-4, rtol=1e-4)
+    before = kernels(model)
+    learn = ts_learner(dls, model, metrics=accuracy)
+    with learn.no_bar(), learn.no_logging():
+        learn.fit_one_cycle(3, 1e-2)
+        assert learn.validate()[1] > 0.8
+    assert same(kernels(model), before)
+
+
+@pytest.mark.parametrize(
+    "dynamic, static, names",
+    [
+        (Net2_DCNN, Net1_CNN, "backbone.conv2"),
+        (Net1_DCNN, Net2_CNN, "conv2"),
+        (Net1_CNN, Net1_CNN, "no dynamic convolution"),
+    ],
+)
+def test_not_a_twin(dynamic, static, names):
+    dynamic, static = build(dynamic, 1, 3), build(static, 1, 3)
+    before = copy.deepcopy(dynamic.state_dict())
+    with pytest.raises(UserError, match=names):
+        from_static(dynamic, static)
+    assert all(torch.equal(v, before[k]) for k, v in dynamic.state_dict().items())
+
+
+def test_other_number_of_classes():
+    with pytest.raises(UserError, match="head"):
+        from_static(build(Net1_DCNN, 1, 3), build(Net1_CNN, 1, 4))

@@ -132,8 +132,9 @@ def _scalar(action: argparse.Action, value: Any, where: str) -> Any:
     try:
         converted = kind(str(value))
     except ValueError:
-        raise UserError(f"{where} must be {'a number' if kind is float else f'of type {kind.__name__}'}, "
-                        f"not {value!r}") from None
+        raise UserError(
+            f"{where} must be {'a number' if kind is float else f'of type {kind.__name__}'}, not {value!r}"
+        ) from None
     if action.choices is not None and converted not in action.choices:
         raise UserError(f"{where} must be one of {', '.join(map(repr, action.choices))}, not {value!r}")
     return converted

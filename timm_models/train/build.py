@@ -33,7 +33,7 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
         check_arch(read(Path(args.initial_checkpoint), verify=False), Path(args.initial_checkpoint), name)
     extra = dict(args.model_kwargs)
     if args.pretrained_path:
-        extra["pretrained_cfg_overlay"] = dict(file=args.pretrained_path, num_classes=-1)
+        extra["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
     try:
         model = timm.create_model(
             name,

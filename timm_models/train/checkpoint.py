@@ -44,8 +44,10 @@ def write(state: dict[str, Any], path: str | os.PathLike) -> None:
         if not isinstance(cause, OSError):
             raise
         Path(path).unlink(missing_ok=True)
-        raise CannotWrite(f"cannot write a checkpoint to {Path(path).parent}: {cause.strerror}; the previous ones are "
-                          "intact: make room and go on with --resume auto") from None
+        raise CannotWrite(
+            f"cannot write a checkpoint to {Path(path).parent}: {cause.strerror}; the previous ones are "
+            "intact: make room and go on with --resume auto"
+        ) from None
 
 
 def replace(source: str | os.PathLike, target: str | os.PathLike) -> None:
@@ -107,8 +109,9 @@ class Saver(CheckpointSaver):
             replace(copy, dst)
         except OSError as e:
             Path(copy).unlink(missing_ok=True)
-            raise CannotWrite(f"cannot write {dst}: {e.strerror}; {src} is intact: make room and go on with "
-                              "--resume auto") from None
+            raise CannotWrite(
+                f"cannot write {dst}: {e.strerror}; {src} is intact: make room and go on with --resume auto"
+            ) from None
 
     def adopt(self, state: dict[str, Any], path: Path, place: tuple[int, int]) -> None:
         """Takes over the ranking of the checkpoint the run goes on from, after all else has been restored.

@@ -69,12 +69,16 @@ def _run(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
     except Stopped as e:
         if world.primary:
             resume = f"{Path(sys.executable).name} -m timm_models train -c {shlex.quote(str(folder / 'args.yaml'))}"
-            _logger.info(f"stopped in epoch {job.progress.epoch} after {job.progress.batch} batches, all is saved; "
-                         f"go on with: {resume} --resume auto")
+            _logger.info(
+                f"stopped in epoch {job.progress.epoch} after {job.progress.batch} batches, all is saved; "
+                f"go on with: {resume} --resume auto"
+            )
         return 128 + e.signum
     except torch.OutOfMemoryError:
-        raise UserError(f"out of memory on {world.device}: use a smaller --batch-size, with --grad-accum-steps for the "
-                        "same optimiser step; earlier checkpoints are intact") from None
+        raise UserError(
+            f"out of memory on {world.device}: use a smaller --batch-size, with --grad-accum-steps for the "
+            "same optimiser step; earlier checkpoints are intact"
+        ) from None
     return 0
 
 
@@ -113,13 +117,21 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple
     # float16 needs its loss scaled; bfloat16 and the CPU do not.
     half = args.amp and world.device.type == "cuda" and args.amp_dtype == "float16"
     job = Job(
-        args=args, world=world, model=model, task=task, optimizer=optimizer, scheduler=None,
+        args=args,
+        world=world,
+        model=model,
+        task=task,
+        optimizer=optimizer,
+        scheduler=None,
         scaler=utils.NativeScaler(device=world.device.type) if half else None,
         autocast=partial(torch.autocast, world.device.type, getattr(torch, args.amp_dtype))
-        if args.amp else nullcontext,
+        if args.amp
+        else nullcontext,
         mixup=Mixup(**data.mixup_options(args, num_classes)) if args.no_prefetcher and data.mixes(args) else None,
-        train_loader=train_loader, eval_loader=eval_loader,
-        progress=Progress(batches=len(train_loader)), stop=stop,
+        train_loader=train_loader,
+        eval_loader=eval_loader,
+        progress=Progress(batches=len(train_loader)),
+        stop=stop,
     )
     job.scheduler, args.total_epochs = build.make_scheduler(
         optimizer, args, job.updates_per_epoch, args.eval_metric == "loss"
@@ -196,4 +208,3 @@ def _open_folder(job: Job, folder: Path, found: tuple[Path, dict] | None) -> Non
     if found is not None:
         path, state = found
         job.saver.adopt(state, path, (job.progress.epoch, job.updates_done))
-

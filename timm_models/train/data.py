@@ -20,8 +20,29 @@ from .replay import EpochSampler, PlainCollate, SeededErasing, SeededImages, See
 from .seeds import Purpose, derive
 from .world import World
 
-_UNORGANISED = "{0} is laid out as in the official Tiny ImageNet archive; make folders of classes with: " \
+_UNORGANISED = (
+    "{0} is laid out as in the official Tiny ImageNet archive; make folders of classes with: "
     "dynconv data tiny-imagenet {1} --out DIR"
+)
+
+# timm's parameter: our (and its script's) flag
+_AUGMENTATION = {
+    **{name: name for name in ("no_aug", "train_crop_mode", "scale", "ratio", "hflip", "vflip", "color_jitter")},
+    **{name: name for name in ("color_jitter_prob", "grayscale_prob", "gaussian_blur_prob")},
+    "re_prob": "reprob",
+    "re_mode": "remode",
+    "re_count": "recount",
+    "auto_augment": "aa",
+}
+_MIXUP = {
+    "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix",
+    "cutmix_minmax": "cutmix_minmax",
+    "mode": "mixup_mode",
+    "prob": "mixup_prob",
+    "switch_prob": "mixup_switch_prob",
+    "label_smoothing": "smoothing",
+}
 
 
 def open_datasets(args: argparse.Namespace, channels: int) -> tuple[Dataset, Dataset | None]:
@@ -37,16 +58,20 @@ def open_datasets(args: argparse.Namespace, channels: int) -> tuple[Dataset, Dat
     if not args.dataset and not root.exists():
         raise UserError(f"no data folder {root}")
     if args.dataset.split("/")[0].lower() in ("tfds", "wds", "hfids"):
-        raise UserError(f"{args.dataset} is a stream, which cannot be resumed exactly: use timm's own train.py through "
-                        "python -m timm_models run")
+        raise UserError(
+            f"{args.dataset} is a stream, which cannot be resumed exactly: use timm's own train.py through "
+            "python -m timm_models run"
+        )
     train = _open(args, args.train_split, channels, args.class_map)
     if not args.val_split:
         return train, None
     val = _open(args, args.val_split, channels, args.class_map)
     folders = [getattr(getattr(d, "reader", None), "root", None) for d in (train, val)]
     if folders[0] is not None and folders[0] == folders[1]:
-        raise UserError(f"{root} has no folder of its own for the validation split '{args.val_split}': add one, "
-                        "name it with --val-split, or train without validation: --val-split ''")
+        raise UserError(
+            f"{root} has no folder of its own for the validation split '{args.val_split}': add one, "
+            "name it with --val-split, or train without validation: --val-split ''"
+        )
     known, seen = class_names(train), class_names(val)
     if known and seen and known != seen and not args.class_map:
         unknown = sorted(set(seen) - set(known))
@@ -99,14 +124,19 @@ def make_train_loader(
     else:
         collate = PlainCollate(fast_collate if prefetch else default_collate)
     interpolation = config["interpolation"] if args.no_aug else args.train_interpolation or config["interpolation"]
-    options = dict(
-        no_aug=args.no_aug, re_prob=args.reprob, re_mode=args.remode, re_count=args.recount,
-        train_crop_mode=args.train_crop_mode, scale=args.scale, ratio=args.ratio, hflip=args.hflip, vflip=args.vflip,
-        color_jitter=args.color_jitter, color_jitter_prob=args.color_jitter_prob, grayscale_prob=args.grayscale_prob,
-        gaussian_blur_prob=args.gaussian_blur_prob, auto_augment=args.aa, interpolation=interpolation,
-    )
+    options = {name: getattr(args, flag) for name, flag in _AUGMENTATION.items()}
     try:
-        loader = _make_loader(images, args, config, world, args.batch_size, True, collate_fn=collate, **options)
+        loader = _make_loader(
+            images,
+            args,
+            config,
+            world,
+            args.batch_size,
+            True,
+            collate_fn=collate,
+            interpolation=interpolation,
+            **options,
+        )
     except (AssertionError, ValueError, KeyError) as e:
         raise UserError(f"augmentation flags: {' '.join(str(e).split()) or 'not a policy timm knows'}") from None
     if not args.no_aug:
@@ -114,8 +144,10 @@ def make_train_loader(
     # timm takes no sampler; the batch sampler's may be replaced as long as nothing has been drawn.
     loader.batch_sampler.sampler = EpochSampler(len(images), args.seed, world.rank, world.size)
     if not len(loader):
-        raise UserError(f"the training split has {len(images)} images, less than one batch of {args.batch_size} on "
-                        f"{world.size} process(es): use a smaller --batch-size")
+        raise UserError(
+            f"the training split has {len(images)} images, less than one batch of {args.batch_size} on "
+            f"{world.size} process(es): use a smaller --batch-size"
+        )
     if getattr(loader, "random_erasing", None):
         loader.random_erasing = SeededErasing(loader.random_erasing, world.device, args.seed, world.rank)
     return loader
@@ -125,8 +157,15 @@ def make_eval_loader(dataset: Dataset, args: argparse.Namespace, config: dict, w
     """Makes timm's validation loader."""
     batch = args.validation_batch_size or args.batch_size
     return _make_loader(
-        StrictImages(dataset), args, config, world, batch, False,
-        interpolation=config["interpolation"], crop_pct=config["crop_pct"], crop_mode=config["crop_mode"],
+        StrictImages(dataset),
+        args,
+        config,
+        world,
+        batch,
+        False,
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
     )
 
 
@@ -172,11 +211,7 @@ def mixes(args: argparse.Namespace) -> bool:
 
 
 def mixup_options(args: argparse.Namespace, num_classes: int) -> dict[str, Any]:
-    return dict(
-        mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=args.cutmix_minmax, prob=args.mixup_prob,
-        switch_prob=args.mixup_switch_prob, mode=args.mixup_mode, label_smoothing=args.smoothing,
-        num_classes=num_classes,
-    )
+    return {name: getattr(args, flag) for name, flag in _MIXUP.items()} | {"num_classes": num_classes}
 
 
 def _add_affine(steps: list, args: argparse.Namespace, config: dict) -> None:

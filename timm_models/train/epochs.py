@@ -111,9 +111,7 @@ def rewrite_summary(path: Path, history: list[dict[str, Any]]) -> None:
 
 
 def _append(path: Path, row: dict[str, Any], header: bool) -> None:
-    utils.update_summary(
-        row["epoch"], row["train"], row["eval"], filename=str(path), lr=row["lr"], write_header=header
-    )
+    utils.update_summary(row["epoch"], row["train"], row["eval"], filename=str(path), lr=row["lr"], write_header=header)
 
 
 def _record(row: dict[str, Any], folder: Path, board: Any, seconds: float) -> None:
@@ -126,8 +124,10 @@ def _record(row: dict[str, Any], folder: Path, board: Any, seconds: float) -> No
         board.add_scalar("lr", row["lr"], row["epoch"])
         board.flush()
     evaluated = f", validation {_numbers(row['eval'])}" if row["eval"] else ""
-    _logger.info(f"epoch {row['epoch']}: training loss {row['train']['loss']:.4f}{evaluated}, lr {row['lr']:.3e}, "
-                 f"{seconds:.1f} s")
+    _logger.info(
+        f"epoch {row['epoch']}: training loss {row['train']['loss']:.4f}{evaluated}, lr {row['lr']:.3e}, "
+        f"{seconds:.1f} s"
+    )
 
 
 def _numbers(metrics: dict[str, float]) -> str:
@@ -140,5 +140,7 @@ def _conclude(job: Job, folder: Path) -> None:
     if _is_stale(job):
         _logger.info(f"stopped early: no better {name} in {job.args.early_stop} validations")
     if best is not None:
-        _logger.info(f"done after {progress.epoch} epochs; best {name} {progress.metric(best, name):.4f} in epoch "
-                     f"{best['epoch']}: {folder / 'model_best.pth.tar'}")
+        _logger.info(
+            f"done after {progress.epoch} epochs; best {name} {progress.metric(best, name):.4f} in epoch "
+            f"{best['epoch']}: {folder / 'model_best.pth.tar'}"
+        )

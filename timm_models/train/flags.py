@@ -111,8 +111,13 @@ def _schedule(add: Add) -> None:
     add("--cooldown-epochs", type=int, default=0, metavar="N", help="epochs at --min-lr at the end")
     add("--patience-epochs", type=int, default=10, metavar="N", help="plateau: epochs without improvement")
     add("--decay-rate", "--dr", type=float, default=0.1, metavar="RATE", help="factor of a decay")
-    add("--early-stop", type=int, default=0, metavar="PATIENCE",
-        help="stop after so many validations without a better --eval-metric (default: 0, never)")
+    add(
+        "--early-stop",
+        type=int,
+        default=0,
+        metavar="PATIENCE",
+        help="stop after so many validations without a better --eval-metric (default: 0, never)",
+    )
 
 
 def _augmentation(add: Add) -> None:
@@ -179,8 +184,12 @@ def _misc(add: Add) -> None:
     add("--no-prefetcher", help="no fast prefetcher")
     add("--output", default="", metavar="PATH", help="output folder (default: ./output/train)")
     add("--experiment", default="", metavar="NAME", help="its sub-folder (default: time, model and size)")
-    add("--eval-metric", default="top1", choices=("top1", "top5", "loss"),
-        help="what the best checkpoint, the plateau schedule and early stopping look at")
+    add(
+        "--eval-metric",
+        default="top1",
+        choices=("top1", "top5", "loss"),
+        help="what the best checkpoint, the plateau schedule and early stopping look at",
+    )
     add("--log-tensorboard", help="write TensorBoard logs into the experiment's folder")
 
 

@@ -146,8 +146,10 @@ def train_epoch(job: Job) -> None:
         loss_sum += loss.item() * len(images)
         loss_count += len(images)
         if not math.isfinite(loss_sum):
-            raise UserError(f"the loss became {loss.item()} in epoch {progress.epoch}, batch {batch}: try a lower "
-                            "--lr, --clip-grad or a longer warm-up; earlier checkpoints are intact")
+            raise UserError(
+                f"the loss became {loss.item()} in epoch {progress.epoch}, batch {batch}: try a lower "
+                "--lr, --clip-grad or a longer warm-up; earlier checkpoints are intact"
+            )
         if not update:
             continue
         job.optimizer.zero_grad()
@@ -188,8 +190,10 @@ def _after_update(job: Job, bar: tqdm) -> None:
         job.scheduler.step_update(num_updates=updates)
     bar.set_postfix(loss=f"{progress.train_loss:.4f}", lr=f"{lr_of(job):.2e}", refresh=False)
     if job.world.primary and bar.disable and (done - 1) % args.log_interval == 0:
-        _logger.info(f"epoch {progress.epoch} [{done}/{job.updates_per_epoch}] loss {progress.train_loss:.4f} "
-                     f"lr {lr_of(job):.3e}")
+        _logger.info(
+            f"epoch {progress.epoch} [{done}/{job.updates_per_epoch}] loss {progress.train_loss:.4f} "
+            f"lr {lr_of(job):.3e}"
+        )
     if job.saver is not None and args.recovery_interval and done % args.recovery_interval == 0:
         job.saver.save_recovery(progress.epoch, batch_idx=done)
 

@@ -61,8 +61,9 @@ def _restore_place(job: Job, path: Path, state: dict[str, Any]) -> None:
         listed = ", ".join(f"{k} {then[k]} -> {getattr(args, k)}" for k in changed)
         _logger.warning(f"not an exact resume, arguments changed: {listed}")
     if progress.batch and progress.batches != batches:
-        _logger.warning(f"epochs had {progress.batches} batches and now have {batches}: epoch {progress.epoch} starts "
-                        "again")
+        _logger.warning(
+            f"epochs had {progress.batches} batches and now have {batches}: epoch {progress.epoch} starts again"
+        )
         progress.batch, progress.loss_sum, progress.loss_count = 0, 0.0, 0
     if args.start_epoch is not None:
         progress = Progress(epoch=args.start_epoch, history=progress.history, plateau=progress.plateau)

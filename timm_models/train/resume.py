@@ -95,8 +95,9 @@ def find(resume: str, folder: Path) -> tuple[Path, dict[str, Any]] | None:
             continue
         if damaged:
             epoch, batch = place(state)
-            _logger.warning(f"{'; '.join(damaged)}: going on from the previous good one, {path} "
-                            f"(epoch {epoch}, batch {batch})")
+            _logger.warning(
+                f"{'; '.join(damaged)}: going on from the previous good one, {path} (epoch {epoch}, batch {batch})"
+            )
         return path, state
     if damaged:
         raise UserError(f"{'; '.join(damaged)}, and there is no good checkpoint in {others}")
@@ -122,6 +123,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -
     if missing or extra or shapes:
         first = sorted(missing | extra | set(shapes))[0]
         counts = f"{len(missing)} tensors missing, {len(extra)} unknown, {len(shapes)} of another shape"
-        raise UserError(f"{path} does not fit the model: {counts} (first: {first}); did --model-kwargs or "
-                        "--num-classes change?")
+        raise UserError(
+            f"{path} does not fit the model: {counts} (first: {first}); did --model-kwargs or --num-classes change?"
+        )
     module.load_state_dict(weights)

@@ -35,7 +35,7 @@ def seed_host(purpose: Purpose, seed: int, *place: int) -> None:
     """Seeds Python's, NumPy's and torch's CPU generators."""
     value = derive(purpose, seed, *place)
     random.seed(value)
-    np.random.seed(value & 0xFFFFFFFF)
+    np.random.seed(value & 0xFFFFFFFF)  # noqa: NPY002 - what timm draws from
     # Not torch.manual_seed: that also queues a seed for every CUDA device, which loader workers must not touch.
     torch.default_generator.manual_seed(value)
 

@@ -1,0 +1,52 @@
+"""Shared by the mmseg tests: the host, the built-in data, and a way to call `mim` as a user does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("mmseg")
+pytest.importorskip("timm")
+
+import mmseg_configs.register
+from dynconv_plugins.datasets import diatoms
+
+ROOT = Path(mmseg_configs.__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    from mmengine.registry import init_default_scope
+
+    init_default_scope("mmseg")
+
+
+@pytest.fixture(scope="session")
+def diatoms_root(tmp_path_factory) -> Path:
+    """A folder for DYNCONV_DATA: 8 training and 4 validation images of two shapes."""
+    return diatoms.make(tmp_path_factory.mktemp("diatoms"), classes=2, train=4, test=2)
+
+
+@pytest.fixture
+def voc(diatoms_root, tmp_path) -> Path:
+    """A copy of the VOC part, to be damaged."""
+    return Path(shutil.copytree(diatoms_root / "VOCdevkit" / "VOC2012", tmp_path / "VOCdevkit" / "VOC2012"))
+
+
+@pytest.fixture
+def python(diatoms_root):
+    """Runs a Python module from outside the source tree, as an installed package is used."""
+
+    def run(*args: object, cwd: Path, data: Path = diatoms_root) -> subprocess.CompletedProcess:
+        env = {**os.environ, "DYNCONV_DATA": str(data), "OMP_NUM_THREADS": "1"}
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        # `python -m mim` is the `mim` of this environment, whether or not it is on PATH
+        command = [sys.executable, "-m", *map(str, args)]
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+
+    return run

@@ -1,0 +1,109 @@
+"""`mim train` and `mim test` as a user types them, on the built-in data."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import mmseg_configs
+
+FEW = ("train_dataloader.batch_size=2", "default_hooks.logger.interval=1")
+
+
+def mim_train(python, tmp_path, name, work_dir, iters, *flags, options=(), **kwargs):
+    config = mmseg_configs.path(name)
+    options = [*FEW, f"train_cfg.max_iters={iters}", f"train_cfg.val_interval={iters}", *options]
+    flags = ["--gpus", 0, "--work-dir", work_dir, *flags, "--cfg-options", *options]
+    return python("mim", "train", "mmsegmentation", config, *flags, cwd=tmp_path, **kwargs)
+
+
+def mim_test(python, tmp_path, name, checkpoint, work_dir, **kwargs):
+    flags = ["--checkpoint", checkpoint, "--gpus", 0, "--work-dir", work_dir]
+    return python("mim", "test", "mmsegmentation", mmseg_configs.path(name), *flags, cwd=tmp_path, **kwargs)
+
+
+def scalars(work_dir: Path) -> list[dict]:
+    files = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def errors(text: str) -> list[str]:
+    return re.findall(r"^error: .*$", text, re.MULTILINE)
+
+
+def test_train_resume_damage_and_test(python, tmp_path):
+    name, work = "fpn_resnet18-odconv_diatoms-64x64", tmp_path / "work"
+    options = ("default_hooks.checkpoint.interval=1",)
+    first = mim_train(python, tmp_path, name, work, 3, options=options)
+    assert first.returncode == 0, first.stderr[-3000:]
+    rows = [row for row in scalars(work) if "loss" in row]
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert [row["temperature"] for row in rows] == pytest.approx([30, 30 - 29 / 30, 30 - 58 / 30])
+    assert "mIoU" in first.stdout + first.stderr and list(work.glob("best_mIoU_*.pth"))
+
+    last = work / "iter_3.pth"
+    os.truncate(last, last.stat().st_size // 2)
+    again = mim_train(python, tmp_path, name, work, 4, "--resume", options=options)
+    assert again.returncode == 0, again.stderr[-3000:]
+    assert re.search(r"iter_3.pth is missing or damaged: resuming from .*iter_2.pth", again.stdout + again.stderr)
+    rows = [row for row in scalars(work) if "loss" in row][3:]
+    assert [row["step"] for row in rows] == [3, 4]
+    assert [row["temperature"] for row in rows] == pytest.approx([30 - 58 / 30, 30 - 87 / 30])
+
+    tested = mim_test(python, tmp_path, name, work / "iter_4.pth", tmp_path / "test")
+    assert tested.returncode == 0, tested.stderr[-3000:]
+    assert re.search(r"mIoU: \d+\.\d+", tested.stdout + tested.stderr)
+
+
+def test_bad_input_ends_in_one_line(python, tmp_path):
+    # mim adds a traceback of its own about the exit code of mmseg's script: the script itself must add none
+    missing = mim_train(python, tmp_path, "fpn_resnet18_diatoms-64x64", tmp_path / "w", 1, data=tmp_path / "none")
+    assert missing.returncode != 0
+    (line,) = errors(missing.stderr)
+    assert "no data in" in line and str(tmp_path / "none") in line
+    assert 'tools/train.py", line' not in missing.stderr
+    assert not list((tmp_path / "w").glob("*.pth"))
+
+
+@pytest.mark.slow
+def test_more_bad_input_ends_in_one_line(python, tmp_path, voc):
+    name = "fpn_resnet18_diatoms-64x64"
+    wrong = mim_train(python, tmp_path, name, tmp_path / "w", 1, options=("model.backbone.model_name=resnet18_odcnv",))
+    assert wrong.returncode != 0 and "did you mean resnet18_odconv" in "".join(errors(wrong.stderr))
+    torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
+    foreign = mim_test(python, tmp_path, name, tmp_path / "other.pth", tmp_path / "w")
+    assert foreign.returncode != 0 and "another architecture" in "".join(errors(foreign.stderr))
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "other.pth").read_bytes()[:300])
+    cut = mim_test(python, tmp_path, name, tmp_path / "cut.pth", tmp_path / "w")
+    assert cut.returncode != 0 and "damaged" in "".join(errors(cut.stderr))
+    masks = sorted((voc / "SegmentationClass").glob("*.png"))
+    shutil.copyfile(masks[0], masks[0].with_suffix(".bak"))
+    masks[0].unlink()
+    gone = mim_train(python, tmp_path, name, tmp_path / "w", 1, data=tmp_path)
+    assert gone.returncode != 0 and "mask missing" in "".join(errors(gone.stderr))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["fpn", "deeplabv3plus"])
+@pytest.mark.parametrize("network", ["resnet18", "resnet18-odconv4x"])
+def test_every_pair_trains_and_tests(python, tmp_path, head, network):
+    name, work = f"{head}_{network}_diatoms-64x64", tmp_path / "work"
+    trained = mim_train(python, tmp_path, name, work, 2)
+    assert trained.returncode == 0, trained.stderr[-3000:]
+    tested = mim_test(python, tmp_path, name, work / "iter_2.pth", tmp_path / "test")
+    assert tested.returncode == 0 and "mIoU" in tested.stdout + tested.stderr, tested.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["fpn", "deeplabv3plus"])
+def test_the_full_size_config_trains(python, tmp_path, head):
+    options = ("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False")
+    options += ("val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False")
+    trained = mim_train(python, tmp_path, f"{head}_resnet18-odconv_voc12-512x512", tmp_path / "w", 1, options=options)
+    assert trained.returncode == 0, trained.stderr[-3000:]

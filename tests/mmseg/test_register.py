@@ -1,0 +1,142 @@
+"""Operators in mmengine's registry: every component of mmseg that takes ``conv_cfg`` takes them."""
+
+from __future__ import annotations
+
+import importlib
+import math
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule, build_conv_layer
+from mmengine.registry import MODELS as ROOT
+from mmseg.registry import MODELS
+from torch import nn
+
+import dynconv_plugins as dc
+import mmseg_configs.register as register
+
+BN = dict(type="BN", requires_grad=True)
+CONV = dict(type="ODConv2d", num_kernels=4)
+BACKBONES = {
+    "resnet": dict(type="ResNet", depth=18, norm_cfg=BN),
+    "resnetv1c": dict(type="ResNetV1c", depth=18, norm_cfg=BN),
+    "mobilenetv2": dict(type="MobileNetV2", widen_factor=0.5, out_indices=(1, 2, 4, 6), norm_cfg=BN),
+}
+
+
+@pytest.mark.parametrize("name", dc.registry.names())
+def test_short_names_build_two_dimensional_operators(name):
+    conv = build_conv_layer(dict(type=name), 8, 6, 3, padding=1)
+    operator = dc.registry.get(name)
+    assert isinstance(conv, operator.classes[2])
+    assert all(getattr(conv, key) == value for key, value in operator.defaults.items())
+    assert conv(torch.randn(2, 8, 5, 5)).shape == (2, 6, 5, 5)
+
+
+def test_short_name_takes_arguments():
+    assert build_conv_layer(dict(type="odconv", num_kernels=2), 8, 8, 3).num_kernels == 2
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_class_names(dims):
+    conv = build_conv_layer(dict(type=f"ODConv{dims}d", num_kernels=2), 4, 4, 3)
+    assert isinstance(conv, dc.registry.get("odconv").classes[dims]) and conv.num_kernels == 2
+
+
+def test_registering_again_changes_nothing():
+    before = {name: ROOT.get(name) for name in ("ODConv2d", "odconv4x")}
+    register.register_operators()
+    assert {name: ROOT.get(name) for name in before} == before
+    importlib.reload(register)
+    assert ROOT.get("ODConv2d").__mro__[1] is dc.ODConv2d
+
+
+def test_conv_module_keeps_the_operators_initialisation():
+    torch.manual_seed(0)
+    module = ConvModule(32, 64, 3, padding=1, conv_cfg=CONV, norm_cfg=dict(type="BN"))
+    expected = math.sqrt(2 / (64 * 9))
+    assert module.conv.weight.std().item() == pytest.approx(expected, rel=0.02)
+    # without init_weights mmcv takes the four kernels for four times as many filters, and halves the scale
+    bare = ConvModule(32, 64, 3, padding=1, norm_cfg=dict(type="BN"))
+    bare.conv = dc.ODConv2d(32, 64, 3, num_kernels=4)
+    bare.init_weights()
+    assert bare.conv.weight.std().item() == pytest.approx(expected / 2, rel=0.02)
+
+
+def _step(modules: nn.Module, loss: torch.Tensor) -> None:
+    optimizer = torch.optim.SGD(modules.parameters(), lr=0.1)
+    loss.backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("config", BACKBONES.values(), ids=BACKBONES)
+def test_mmsegs_own_backbones(config):
+    torch.manual_seed(0)
+    model = MODELS.build(dict(config, conv_cfg=CONV))
+    operators = dc.operators_in(model)
+    assert operators and not any(isinstance(m, nn.Conv2d) for m in model.modules())
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    model.init_weights()
+    for key, value in model.state_dict().items():
+        if "attention" in key or key.rpartition(".")[0] in operators:
+            assert torch.equal(value, before[key]), f"{key} was initialised again"
+    model.train()
+    x = torch.randn(2, 3, 64, 64)
+    _step(model, sum(f.pow(2).mean() for f in model(x)))
+    name, operator = next(iter(operators.items()))
+    assert not torch.equal(operator.weight, before[f"{name}.weight"])
+    twin = MODELS.build(dict(config, conv_cfg=CONV))
+    twin.load_state_dict(model.state_dict())
+    model.eval(), twin.eval()  # mmseg's own train() returns nothing
+    with torch.no_grad():
+        for ours, theirs in zip(model(x), twin(x), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_fpn_neck_and_head():
+    neck = MODELS.build(dict(type="FPN", in_channels=[8, 16], out_channels=16, num_outs=2, conv_cfg=CONV))
+    head = MODELS.build(
+        dict(
+            type="FPNHead",
+            in_channels=[16, 16],
+            in_index=[0, 1],
+            feature_strides=[4, 8],
+            channels=16,
+            num_classes=21,
+            conv_cfg=CONV,
+            norm_cfg=BN,
+        )
+    )
+    model = nn.ModuleList([neck, head])
+    neck.init_weights()
+    head.init_weights()
+    assert len(dc.operators_in(neck)) == 4 and len(dc.operators_in(head)) == 2
+    logits = head(neck([torch.randn(2, 8, 16, 16), torch.randn(2, 16, 8, 8)]))
+    assert logits.shape == (2, 21, 16, 16)
+    _step(model, logits.pow(2).mean())
+    assert all(op.weight.grad.abs().sum() > 0 for op in dc.operators_in(model).values())
+
+
+def test_deeplab_head():
+    head = MODELS.build(
+        dict(
+            type="DepthwiseSeparableASPPHead",
+            in_channels=32,
+            in_index=1,
+            channels=16,
+            dilations=(1, 6, 12),
+            c1_in_channels=8,
+            c1_channels=4,
+            num_classes=21,
+            conv_cfg=dict(type="odconv"),
+            norm_cfg=BN,
+        )
+    )
+    head.init_weights()
+    operators = dc.operators_in(head)
+    # the separable convolutions inside take no conv_cfg: that is mmseg's choice
+    assert {"image_pool.1.conv", "bottleneck.conv", "c1_bottleneck.conv"} <= set(operators)
+    logits = head([torch.randn(2, 8, 16, 16), torch.randn(2, 32, 8, 8)])
+    assert logits.shape == (2, 21, 16, 16)
+    _step(head, logits.pow(2).mean())
+    assert all(op.weight.grad.abs().sum() > 0 for op in operators.values())

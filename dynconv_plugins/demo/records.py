@@ -42,8 +42,9 @@ class Cell:
         model: The model, as the host knows it.
         folder: What the command may write to; emptied before a run.
         command: Arguments; the first is the program.
-        total: Steps that make the run complete (epochs or iterations).
+        total: Steps that make the run complete (epochs, iterations, seeds).
         unit: What a step is.
+        env: Environment variables of the command.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Cell:
     command: tuple[str, ...]
     total: int
     unit: str
+    env: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -34,18 +35,21 @@ def finished(cell: Cell) -> float | None:
 def shown(cell: Cell) -> str:
     """The command as a person would type it, in an active environment."""
     program = Path(cell.command[0]).name
-    return shlex.join(("python" if program.startswith("python") else program, *cell.command[1:]))
+    words = shlex.join(("python" if program.startswith("python") else program, *cell.command[1:]))
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in cell.env) + words
 
 
-def last_words(folder: Path, lines: int = 1) -> str:
-    """The end of a cell's log, for messages; progress bars rewrite their line, so carriage returns split too."""
+def last_words(folder: Path) -> str:
+    """The line of a cell's log that says why it failed; progress bars rewrite their line, so carriage returns split too."""
     try:
         text = (folder / LOG).read_text(errors="replace").replace("\r", "\n")
     except OSError:
         return ""
     kept = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in kept if line.startswith("error:")]
-    return "\n".join(errors[-1:] or kept[-lines:])
+    # A launcher that reports the failure of what it launched says nothing: the exception before it does.
+    errors = [line for line in kept if re.match(r"error:|[\w.]+(Error|Exception): ", line)]
+    telling = [line for line in errors if "CalledProcessError" not in line]
+    return (telling or errors or kept or [""])[-1]
 
 
 def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> float:
@@ -64,6 +68,7 @@ def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> float:
         "MKL_NUM_THREADS": str(threads),
         # what the pictures of the page need no screen for
         "MPLBACKEND": "Agg",
+        **dict(cell.env),
     }
     started = time.monotonic()
     with open(cell.folder / LOG, "wb") as log:

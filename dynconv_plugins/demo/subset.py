@@ -1,0 +1,76 @@
+"""Parts of the official data sets, in their official layouts and by links: the data's own preparation takes it on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from dynconv_plugins.errors import UserError
+
+IMAGES = {".jpeg", ".jpg", ".png"}
+
+
+def tiny_imagenet(source: Path, out: Path, classes: int, train: int, test: int) -> Path:
+    """Links the first `classes` classes by name, with `train` and `test` images each."""
+    _clear(out)
+    wnids = sorted(p.name for p in (source / "train").iterdir() if p.is_dir())[:classes]
+    for wnid in wnids:
+        folder = source / "train" / wnid / "images"
+        chosen = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGES)[:train]
+        _link(chosen, out / "train" / wnid / "images")
+        boxes = source / "train" / wnid / f"{wnid}_boxes.txt"
+        if boxes.is_file():
+            names = {p.name for p in chosen}
+            _keep(boxes, out / "train" / wnid / boxes.name, lambda line, n=names: line.split("\t")[0] in n)
+    table = source / "val" / "val_annotations.txt"
+    if not table.is_file():
+        raise UserError(f"{table} is missing: the official layout of Tiny ImageNet is needed")
+    left, lines = dict.fromkeys(wnids, test), []
+    for line in table.read_text().splitlines():
+        wnid = line.split("\t")[1] if "\t" in line else ""
+        if left.get(wnid, 0) > 0:
+            left[wnid] -= 1
+            lines.append(line)
+    _link((source / "val" / "images" / line.split("\t")[0] for line in lines), out / "val" / "images")
+    (out / "val" / "val_annotations.txt").write_text("".join(f"{line}\n" for line in lines))
+    (out / "wnids.txt").write_text("".join(f"{w}\n" for w in wnids))
+    words = source / "words.txt"
+    if words.is_file():
+        _keep(words, out / "words.txt", lambda line: line.split("\t")[0] in wnids)
+    return out
+
+
+def voc2012(source: Path, out: Path, train: int, test: int) -> Path:
+    """Links the first `train` and `test` images of the official segmentation lists, with their masks."""
+    _clear(out)
+    lists = source / "ImageSets" / "Segmentation"
+    target = out / "VOCdevkit" / "VOC2012"
+    (target / "ImageSets" / "Segmentation").mkdir(parents=True)
+    kept = []
+    for split, count in (("train", train), ("val", test)):
+        names = (lists / f"{split}.txt").read_text().split()[:count]
+        kept += names
+        (target / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
+    (target / "ImageSets" / "Segmentation" / "trainval.txt").write_text("".join(f"{n}\n" for n in kept))
+    _link((source / "JPEGImages" / f"{n}.jpg" for n in kept), target / "JPEGImages")
+    _link((source / "SegmentationClass" / f"{n}.png" for n in kept), target / "SegmentationClass")
+    return target
+
+
+def _clear(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _link(paths: Iterable[Path], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in paths:
+        # A file that the lists name and that is not there: the preparation after this says so in its own words.
+        if path.exists():
+            os.symlink(path.resolve(), folder / path.name)
+
+
+def _keep(source: Path, target: Path, wanted) -> None:
+    target.write_text("".join(f"{line}\n" for line in source.read_text().splitlines() if wanted(line)))

@@ -8,10 +8,10 @@ from typing import Any
 import timm
 from mmengine.model import BaseModule
 from mmseg.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-import timm_models  # importing registers our models with timm
+import timm_models  # noqa: F401  (importing registers our models with timm)
 from dynconv_plugins.errors import UnknownName, UserError
 
 from .weights import load_features

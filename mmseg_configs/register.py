@@ -19,7 +19,7 @@ from dynconv_plugins.errors import require
 MODELS = require("mmengine.registry", "mmseg").MODELS
 require("mmseg", "mmseg")
 
-from . import backbone, dataset, guard, hooks, one_line  # noqa: E402  (they register themselves)
+from . import backbone, dataset, guard, hooks, one_line  # noqa: E402, F401  (they register themselves)
 
 
 @functools.cache

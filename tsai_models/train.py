@@ -101,13 +101,16 @@ def loaders(series: Series, split: tuple[list[int], list[int]], batch_size: int,
     """tsai's data loaders, each series standardised by itself; the second one is the test set."""
     # tsai drops an incomplete last batch, which must not be the only one.
     bs = min(batch_size, len(split[0]))
+    # tsai 1.0 counts test series in the smallest integer type, where "position + batch size" overflows for up to 255
+    # of them and leaves an empty last batch, whose loss is not a number. One batch is safe.
+    test_bs = len(split[1]) if len(split[1]) <= 1024 else 2 * bs
     return get_ts_dls(
         series.X,
         series.y,
         splits=split,
         tfms=[None, TSClassification()],
         batch_tfms=TSStandardize(by_sample=True),
-        bs=[bs, 2 * bs],
+        bs=[bs, test_bs],
         device=device,
     )
 

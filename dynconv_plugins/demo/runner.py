@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shlex
@@ -40,8 +41,9 @@ def shown(cell: Cell) -> str:
 
 
 def last_words(folder: Path) -> str:
-    """The line of a cell's log that says why it failed; progress bars rewrite their line, so carriage returns split too."""
+    """The line of a cell's log that says why it failed."""
     try:
+        # Progress bars rewrite their line, so carriage returns split too.
         text = (folder / LOG).read_text(errors="replace").replace("\r", "\n")
     except OSError:
         return ""
@@ -154,7 +156,7 @@ def run_all(
 def _watcher(
     cell: Cell, read: Callable[[Cell], Curve], progress: Progress, bar, console: Console
 ) -> Callable[[], None]:
-    seen = -1.0
+    seen = 0
 
     def watch() -> None:
         nonlocal seen
@@ -162,15 +164,15 @@ def _watcher(
             curve = read(cell)
         except (OSError, ValueError, KeyError, IndexError):
             return  # a file that is being written this moment
-        if not curve.steps or curve.steps[-1] == seen:
+        if len(curve.steps) == seen:
             return
-        seen = curve.steps[-1]
-        score, loss = curve.last_score(), curve.train_loss[-1]
-        note = f"loss {loss:.3f}" if loss == loss else ""
+        seen, step = len(curve.steps), curve.steps[-1]
+        score, loss = curve.last_score(), next((v for v in reversed(curve.train_loss) if not math.isnan(v)), math.nan)
+        note = "" if math.isnan(loss) else f"loss {loss:.3f}"
         note += f"  score {score:.1%}" if score is not None else ""
-        progress.update(bar, completed=min(seen, cell.total), note=note.strip())
-        if cell.total <= 20 or seen % max(1, cell.total // 10) == 0:
-            _say(console, f"  {cell.unit} {seen:g} of {cell.total}  {note.strip()}")
+        progress.update(bar, completed=min(step, cell.total), note=note.strip())
+        if cell.total <= 20 or step % max(1, cell.total // 10) == 0:
+            _say(console, f"  {cell.unit} {step:g} of {cell.total}  {note.strip()}")
 
     return watch
 

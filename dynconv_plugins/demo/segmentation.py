@@ -42,7 +42,9 @@ class Segmentation:
         lists = folder / "masks" / "VOCdevkit" / "VOC2012" / "ImageSets" / "Segmentation"
         counts = [len((lists / f"{split}.txt").read_text().split()) for split in ("train", "val")]
         name = f"{'VOC 2012' if real else 'diatoms'}, {self.pixels} px"
-        return Data(name, folder / "masks", *counts, classes=21)
+        shapes = folder / "diatoms" / "tiny-imagenet-200" / "wnids.txt"
+        classes = 20 if real else len(shapes.read_text().split())
+        return Data(name, folder / "masks", *counts, classes + 1)
 
     def cells(self, data: Data, folder: Path, size: Size) -> list[Cell]:
         import mmseg_configs
@@ -111,7 +113,10 @@ class Segmentation:
         from mmseg.registry import DATASETS
 
         dataset = DATASETS.build(self._config(cells[0]).val_dataloader.dataset)
-        palette, classes = np.array(dataset.metainfo["palette"], np.uint8), dataset.metainfo["classes"]
+        palette, classes = np.array(dataset.metainfo["palette"], np.uint8), list(dataset.metainfo["classes"])
+        if "diatoms" in data.name:
+            # Diatoms borrow VOC's label numbers, not its classes.
+            classes[1:] = [f"diatom {i}" for i in range(1, len(classes))]
         picks = np.linspace(0, len(dataset) - 1, min(SAMPLES, len(dataset))).round().astype(int)
         images, seen = [], set()
         for k, index in enumerate(picks):
@@ -191,7 +196,7 @@ def _shown(inputs: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
     from PIL import Image
 
     array = inputs.flip(0).permute(1, 2, 0).numpy().astype(np.uint8)
-    return np.asarray(Image.fromarray(array).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(array).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
 
 
 def _painted(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:

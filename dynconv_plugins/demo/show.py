@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -52,9 +53,12 @@ class Show:
         """Returns 0, or 1 if anything failed."""
         self._prepare()
         done = runner.run_all(self.cells, self._curve, self.console, self.threads)
-        rows, models = self._measure(*done)
         album = Album(self.out / "img")
-        sections = [self._section(task, models, album) for task in self.hosts if task in self.data]
+        with warnings.catch_warnings():
+            # What hosts remark on their own parts while their models are built here is of no use to a reader.
+            warnings.simplefilter("ignore")
+            rows, models = self._measure(*done)
+            sections = [self._section(task, models, album) for task in self.hosts if task in self.data]
         facts = machine.facts(self.size, self.threads)
         write_json(self.out / "results.json", {**facts, "rows": [row.as_json() for row in rows]})
         write_text(self.out / "results.md", table.markdown(rows))

@@ -43,7 +43,7 @@ class Images:
 
     def cells(self, data: Data, folder: Path, size: Size) -> list[Cell]:
         steps = f"--epochs {size.epochs} --batch-size {size.batch} --opt adamw --lr 1e-3 --weight-decay 0.02"
-        steps += f" --warmup-epochs 1 --input-size 3 {PIXELS} {PIXELS} --crop-pct 1.0 --scale 0.5 1.0"
+        steps += f" --warmup-epochs 0 --input-size 3 {PIXELS} {PIXELS} --crop-pct 1.0 --scale 0.5 1.0"
         steps += f" --temperature-epochs {size.epochs / 2:g} --workers 0 --device cpu --seed 0"
         made = []
         for operator, model in MODELS.items():

@@ -54,8 +54,8 @@ def last_words(folder: Path) -> str:
     return (telling or errors or kept or [""])[-1]
 
 
-def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> float:
-    """Runs one cell in an emptied folder and returns its seconds.
+def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> tuple[float, float]:
+    """Runs one cell in an emptied folder and returns its seconds of wall clock and of processor time.
 
     Raises:
         RuntimeError: If the command failed; the message ends in the log's last line.
@@ -72,7 +72,7 @@ def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> float:
         "MPLBACKEND": "Agg",
         **dict(cell.env),
     }
-    started = time.monotonic()
+    started, used = time.monotonic(), _processor()
     with open(cell.folder / LOG, "wb") as log:
         log.write(f"$ {shown(cell)}\n".encode())
         log.flush()
@@ -90,10 +90,15 @@ def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> float:
                 child.kill()
                 child.wait()
             raise
-    seconds = time.monotonic() - started
     if child.returncode:
         raise RuntimeError(f"exit code {child.returncode}: {last_words(cell.folder) or 'no output'}")
-    return seconds
+    return time.monotonic() - started, _processor() - used
+
+
+def _processor() -> float:
+    """Processor seconds of all commands so far: on a busy machine they tell more than the wall clock."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def run_all(
@@ -137,15 +142,15 @@ def run_all(
             _say(console, f"{cell.key}: {shown(cell)}")
             watch = _watcher(cell, read, progress, bar, console)
             try:
-                seconds[cell.key] = run_cell(cell, watch, threads)
+                seconds[cell.key], processor = run_cell(cell, watch, threads)
             except (RuntimeError, OSError) as e:
                 errors[cell.key] = str(e)
                 progress.stop_task(bar)
                 progress.update(bar, note=f"[red]failed[/red], see {cell.folder / LOG}")
                 _say(console, f"{cell.key}: failed: {e}")
                 continue
-            record = {"command": list(cell.command), "seconds": seconds[cell.key], "threads": threads}
-            write_json(cell.folder / RECORD, record)
+            record = {"seconds": seconds[cell.key], "processor_seconds": processor, "threads": threads}
+            write_json(cell.folder / RECORD, {"command": list(cell.command), **record})
             watch()
             progress.stop_task(bar)
             progress.update(bar, completed=cell.total)

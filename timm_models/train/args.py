@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -13,6 +12,8 @@ import yaml
 from dynconv_plugins.errors import UnknownName, UserError, suggest
 
 from .flags import KeyValues, add_flags
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 _EPILOG = """-c takes a path or the name of a shipped recipe: {recipes}.
 The command line overrides the YAML file, which overrides the defaults. Under torchrun, one process per device."""
@@ -32,8 +33,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 def recipes() -> list[str]:
     """Returns the names of the shipped recipes."""
-    folder = files("timm_models").joinpath("recipes")
-    return sorted(Path(file.name).stem for file in folder.iterdir() if file.name.endswith(".yaml"))
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def make_parser() -> OneLineParser:
@@ -87,8 +87,7 @@ def read_config(name: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
     if Path(name).is_file():
         text = Path(name).read_text()
     elif name in recipes():
-        with as_file(files("timm_models").joinpath("recipes", f"{name}.yaml")) as path:
-            text = path.read_text()
+        text = (RECIPES / f"{name}.yaml").read_text()
     else:
         raise UserError(f"no config file {name}, and no recipe of that name{suggest(name, recipes())}")
     try:

@@ -67,11 +67,15 @@ def open_datasets(args: argparse.Namespace, channels: int) -> tuple[Dataset, Dat
         return train, None
     val = _open(args, args.val_split, channels, args.class_map)
     folders = [getattr(getattr(d, "reader", None), "root", None) for d in (train, val)]
-    if folders[0] is not None and folders[0] == folders[1]:
-        raise UserError(
-            f"{root} has no folder of its own for the validation split '{args.val_split}': add one, "
-            "name it with --val-split, or train without validation: --val-split ''"
-        )
+    for split, flag, at in zip(
+        (args.train_split, args.val_split), ("--train-split", "--val-split"), folders, strict=True
+    ):
+        # timm then takes all images below the root, those of the other split among them.
+        if at is not None and Path(at) == root:
+            raise UserError(
+                f"{root} has no folder of its own for the split '{split}': add one, or name it with {flag}"
+                + (", or train without validation: --val-split ''" if flag == "--val-split" else "")
+            )
     known, seen = class_names(train), class_names(val)
     if known and seen and known != seen and not args.class_map:
         unknown = sorted(set(seen) - set(known))

@@ -3,7 +3,7 @@
 - ``conv_cfg=dict(type='ODConv2d', num_kernels=4)``, or ``dict(type='odconv4x')`` (2-D), in any component that takes
   ``conv_cfg``: mmseg's backbones, the FPN neck, the heads. mmseg's ResNets pass it to stem and downsample as well;
   `DynConvBackbone` follows the papers' placement instead.
-- ``DynConvBackbone``, ``CheckedVOCDataset``, and the hooks ``TemperatureHook`` and ``CheckpointGuard``.
+- ``DynConvBackbone``, ``CheckedVOCDataset``, and the hooks ``TemperatureHook``, ``CheckpointGuard``, ``InterruptHook``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dynconv_plugins.errors import require
 MODELS = require("mmengine.registry", "mmseg").MODELS
 require("mmseg", "mmseg")
 
-from . import backbone, dataset, guard, hooks, one_line  # noqa: E402, F401  (they register themselves)
+from . import backbone, dataset, guard, hooks, interrupt, one_line  # noqa: E402, F401  (they register themselves)
 
 
 @functools.cache

@@ -1,6 +1,9 @@
-"""The temperature hook in mmengine's own runner: per iteration, per epoch, and under resume."""
+"""Our hooks in mmengine's own runner: temperature, Ctrl-C, and what they leave for resuming."""
 
 from __future__ import annotations
+
+import os
+import signal
 
 import pytest
 import torch
@@ -17,22 +20,26 @@ from dynconv_plugins.errors import UserError
 class Regressor(BaseModel):
     """One dynamic convolution that notes the temperature of every training step."""
 
-    def __init__(self, dynamic: bool = True) -> None:
+    def __init__(self, dynamic: bool = True, signal_in_step: int | None = None) -> None:
         super().__init__()
+        self.signal_in_step = signal_in_step
         self.conv = dc.ODConv2d(4, 4, 3, num_kernels=2) if dynamic else nn.Conv2d(4, 4, 3)
         self.seen: list[float] = []
 
     def forward(self, x, mode="tensor"):
         if self.training and hasattr(self.conv, "attention"):
             self.seen.append(self.conv.attention.temperature.item())
+        if self.training and len(self.seen) == self.signal_in_step:
+            os.kill(os.getpid(), signal.SIGINT)
         return {"loss": self.conv(x).pow(2).mean()}
 
 
-def run(work_dir, hook, *, dynamic=True, resume=False, **loop):
-    model = Regressor(dynamic)
+def run(work_dir, hook, *, dynamic=True, resume=False, signal_in_step=None, load_from=None, strict=True, **loop):
     torch.manual_seed(0)
+    model = Regressor(dynamic, signal_in_step)
     data = TensorDataset(torch.randn(8, 4, 5, 5))
     by_epoch = loop.get("by_epoch", False)
+    guard = dict(type="CheckpointGuard", strict=strict)
     runner = Runner(
         model,
         str(work_dir),
@@ -40,11 +47,13 @@ def run(work_dir, hook, *, dynamic=True, resume=False, **loop):
             dataset=data, batch_size=2, sampler=dict(type=DefaultSampler), collate_fn=dict(type="default_collate")
         ),
         train_cfg=loop,
-        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01)),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01, momentum=0.9)),
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1 if by_epoch else 3, by_epoch=by_epoch)),
-        custom_hooks=[dict(type="TemperatureHook", **hook)],
+        custom_hooks=[dict(type="TemperatureHook", **hook), dict(type="InterruptHook"), guard],
         default_scope="mmengine",
         resume=resume,
+        load_from=load_from,
+        cfg=dict(resume=resume, load_from=load_from),
         log_level="WARNING",
         experiment_name=f"{work_dir.name}_{resume}_{loop}".replace(" ", ""),
     )
@@ -81,3 +90,59 @@ def test_needs_one_length(tmp_path, hook):
 def test_refuses_a_static_model(tmp_path):
     with pytest.raises(UserError, match="no dynamic convolution"):
         run(tmp_path, dict(iters=3), dynamic=False, by_epoch=False, max_iters=1)
+
+
+def test_interrupted_training_saves_and_resumes_exactly(tmp_path, capsys):
+    hook = dict(iters=5, start=11.0, end=1.0)
+    whole, _ = run(tmp_path / "whole", hook, by_epoch=False, max_iters=6)
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "cut", hook, signal_in_step=5, by_epoch=False, max_iters=6)
+    assert caught.value.code == 130
+    assert "interrupted: saved" in capsys.readouterr().err
+    assert handlers == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert (tmp_path / "cut" / "last_checkpoint").read_text().endswith("iter_5.pth")
+    resumed, _ = run(tmp_path / "cut", hook, resume=True, by_epoch=False, max_iters=6)
+    assert len(resumed.seen) == 1
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[key]), key
+
+
+HOOK = dict(iters=5)
+
+
+def test_resume_steps_over_damaged_checkpoints(tmp_path):
+    run(tmp_path, HOOK, by_epoch=False, max_iters=9)
+    os.truncate(tmp_path / "iter_9.pth", 1000)
+    path = tmp_path / "iter_6.pth"
+    weight = torch.load(path, weights_only=False)["state_dict"]["conv.weight"].numpy().tobytes()
+    altered = bytearray(path.read_bytes())
+    altered[altered.index(weight)] ^= 255
+    path.write_bytes(altered)
+    model, _ = run(tmp_path, HOOK, resume=True, by_epoch=False, max_iters=5)
+    assert len(model.seen) == 2  # from iteration 3
+    (tmp_path / "iter_3.pth").write_bytes(b"")
+    (tmp_path / "iter_5.pth").unlink()
+    with pytest.raises(UserError, match="every checkpoint in .* is damaged"):
+        run(tmp_path, HOOK, resume=True, by_epoch=False, max_iters=6)
+
+
+def test_resume_of_nothing_starts_at_the_beginning(tmp_path):
+    model, _ = run(tmp_path, HOOK, resume=True, by_epoch=False, max_iters=2)
+    assert len(model.seen) == 2
+
+
+def test_loading_a_foreign_checkpoint(tmp_path):
+    path = tmp_path / "other.pth"
+    state = Regressor().state_dict()
+    loop = dict(by_epoch=False, max_iters=1, load_from=str(path))
+    torch.save({"state_dict": {**state, "head.weight": torch.zeros(3)}}, path)
+    with pytest.raises(UserError, match="1 keys unknown \\(first: head.weight\\).*strict=False"):
+        run(tmp_path / "a", HOOK, **loop)
+    run(tmp_path / "b", HOOK, strict=False, **loop)
+    torch.save({"state_dict": {"head.weight": torch.zeros(3)}}, path)
+    with pytest.raises(UserError, match="no key matches"):
+        run(tmp_path / "c", HOOK, strict=False, **loop)
+    path.unlink()
+    with pytest.raises(UserError, match="does not exist"):
+        run(tmp_path / "d", HOOK, **loop)

@@ -10,9 +10,11 @@ default_hooks = dict(
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=2000, save_best="mIoU", max_keep_ckpts=3),
+    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=500, save_best="mIoU", max_keep_ckpts=3),
     sampler_seed=dict(type="DistSamplerSeedHook"),
     visualization=dict(type="SegVisualizationHook"),
     # a checkpoint of another architecture is an error, and resuming steps over a damaged file
     guard=dict(type="CheckpointGuard"),
+    # Ctrl-C saves first
+    interrupt=dict(type="InterruptHook"),
 )

@@ -13,4 +13,6 @@ default_hooks = dict(
     visualization=dict(type="SegVisualizationHook"),
     # a checkpoint of another architecture is an error, and resuming steps over a damaged file
     guard=dict(type="CheckpointGuard"),
+    # Ctrl-C saves first
+    interrupt=dict(type="InterruptHook"),
 )

@@ -14,6 +14,8 @@ from torch import Tensor
 from .backends import choose_backend
 from .problem import Problem
 
+_LAST = {2: torch.channels_last, 3: torch.channels_last_3d}
+
 
 class Attention(NamedTuple):
     """The four input-dependent factors of a dynamic convolution; an absent one is ``None`` and costs nothing.
@@ -69,4 +71,6 @@ def dynamic_conv(
     problem = Problem.of(x, weight, attention, stride, padding, dilation, groups)
     with torch.autocast(x.device.type, enabled=False):
         y = choose_backend(problem).run(x, weight, attention, problem)
+        # A network keeps one memory format, whatever the backend works in.
+        y = y.contiguous(memory_format=_LAST[problem.dims] if problem.channels_last else torch.contiguous_format)
         return y if bias is None else y + bias.reshape(-1, *(1,) * problem.dims)

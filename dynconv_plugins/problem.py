@@ -133,6 +133,11 @@ class Problem:
         return len(self.kernel_size)
 
     @property
+    def samples(self) -> int:
+        """The batch as far as costs go: in a traced graph one, so that the choice holds for every batch."""
+        return 1 if self.traced else self.batch
+
+    @property
     def taps(self) -> int:
         """Taps of a kernel."""
         return math.prod(self.kernel_size)

@@ -13,12 +13,11 @@ from types import ModuleType
 
 from ..errors import UnknownName
 from ..problem import Problem
-from . import gemm, grouped, mixture, persample, reference
+from . import gemm, grouped, mixture, reference
 
 BACKENDS: dict[str, ModuleType] = {
     "mixture": mixture,
     "gemm": gemm,
-    "persample": persample,
     "grouped": grouped,
     "reference": reference,
 }

@@ -1,69 +1,63 @@
-"""A small cost model, in seconds: how long the parts of the backends take on one machine.
+"""A small cost model, in seconds on two CPU cores: how long the parts of the backends take.
 
-Only comparisons between backends matter, so constants are round. They were fitted to the medians that
-``python -m benchmarks.operators`` prints; docs/performance.md holds them beside the predictions.
+Only comparisons between backends matter. The constants come from the times that ``python -m benchmarks.operators``
+writes: a per-sample kernel is expensive because it is fresh memory, written and read once or twice for few positions;
+the rows of a tap are cheap, but there are as many of them as taps.
 """
 
 from __future__ import annotations
 
+import math
+
 from ..problem import Problem
 
-GEMM = 120e9  # multiply-adds a second of a large matrix product
-BANDWIDTH = 8e9  # elements a second through memory, reads and writes together
-CALL = 20e-6  # seconds to start one operation
+MULTIPLY_ADD = 1 / 100e9  # of a large matrix product or convolution
+WEIGHT = 4e-9  # for each value of a per-sample kernel: mixing, scaling and reading it
+VALUE = 0.7e-9  # for each value read or written in a pass over activations
+CALL = 10e-6  # starting one operation
+
+# What forward and backward take together, over forward alone.
+TRAIN = {"work": 3.0, "weight": 2.5, "value": 4.0}
 
 
-def _work(problem: Problem) -> float:
-    """Multiply-adds of the static convolution, times three where gradients for input and weight follow."""
-    forward = problem.batch * problem.positions * problem.c_out * problem.fan_in
-    return forward * (3 if problem.grad else 1)
+def _scale(problem: Problem, what: str) -> float:
+    return TRAIN[what] if problem.grad else 1.0
 
 
-def _passes(problem: Problem) -> float:
-    return 3.0 if problem.grad else 1.0
+def work(problem: Problem, filters: int = 1) -> float:
+    """The static convolution's multiply-adds, with `filters` times the filters."""
+    macs = problem.samples * problem.positions * problem.c_out * problem.fan_in
+    return filters * macs * MULTIPLY_ADD * _scale(problem, "work") + CALL
 
 
-def _weights(problem: Problem) -> float:
-    """Weights of one kernel."""
-    return problem.c_out * problem.fan_in
+def per_sample_kernels(problem: Problem) -> float:
+    """Making a kernel for every sample, and using it for that sample only."""
+    return problem.samples * problem.c_out * problem.fan_in * WEIGHT * _scale(problem, "weight") + 3 * CALL
 
 
-def static_conv(problem: Problem, calls: int = 1, filters: int = 1) -> float:
-    """A library convolution with `filters` times the filters, in `calls` pieces."""
-    return filters * _work(problem) / GEMM + calls * CALL * _passes(problem)
+def passes(problem: Problem, values: float) -> float:
+    """Going once over so many values of each sample."""
+    return problem.samples * values * VALUE * _scale(problem, "value") + CALL
 
 
-def grouped_conv(problem: Problem, samples: int) -> float:
-    """A convolution with one group per sample."""
-    slow = 6.0 if problem.grad else 2.0
-    if problem.depthwise:
-        slow = 1.0
-    return slow * _work(problem) / GEMM + samples * _weights(problem) * _passes(problem) / BANDWIDTH + CALL
-
-
-def gemm(problem: Problem, filters: int = 1) -> float:
-    """One large matrix product."""
-    return filters * _work(problem) / GEMM + CALL
-
-
-def batched_gemm(problem: Problem) -> float:
-    """One product a sample: each kernel is read for few positions."""
-    return _work(problem) / GEMM + problem.batch * _weights(problem) * _passes(problem) / BANDWIDTH + CALL
+def activations(problem: Problem) -> float:
+    """Scaling the input by channel and the output by filter."""
+    inputs = problem.c_in * math.prod(problem.size) if "input" in problem.factors else 0
+    outputs = problem.c_out * problem.positions if "output" in problem.factors else 0
+    return passes(problem, 2 * (inputs + outputs))
 
 
 def im2col(problem: Problem) -> float:
-    """Writing the columns, reading and adding them back in backward."""
-    elements = problem.batch * problem.positions * problem.taps * problem.c_in
-    return elements * 2 * _passes(problem) / BANDWIDTH + CALL
+    """Writing and reading every tap of every position."""
+    return passes(problem, 2 * problem.positions * problem.taps * problem.c_in)
 
 
-def aggregate(problem: Problem, folded: bool = False) -> float:
-    """Making per-sample kernels: mixing K, then a pass for the spatial factor and one for the folded ones."""
-    passes = 1 + ("spatial" in problem.factors) + (folded and bool(problem.factors & {"input", "output"}))
-    return problem.batch * _weights(problem) * 2 * passes * _passes(problem) / BANDWIDTH + passes * CALL
+def tap_rows(problem: Problem, filters: int) -> float:
+    """For every tap, its rows made and its products added to the output."""
+    values = problem.positions * problem.taps * (problem.c_in + filters * problem.c_out)
+    return passes(problem, values) + 3 * problem.taps * CALL
 
 
 def mix(problem: Problem) -> float:
     """Summing K outputs."""
-    elements = problem.batch * problem.positions * problem.c_out * problem.kernels
-    return (elements * 2 * _passes(problem) / BANDWIDTH + CALL) if problem.kernels > 1 else CALL
+    return passes(problem, 2 * problem.positions * problem.c_out * problem.kernels) if problem.kernels > 1 else 0.0

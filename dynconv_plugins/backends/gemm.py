@@ -17,7 +17,8 @@ def supports(problem: Problem) -> str | None:
 
 def cost(problem: Problem) -> float:
     """Aggregation, im2col, and a GEMM that reads each kernel for its own sample's positions only."""
-    return costs.aggregate(problem, folded=True) + costs.im2col(problem) + costs.batched_gemm(problem)
+    columns = 0.0 if pointwise(problem) else costs.im2col(problem)
+    return costs.work(problem) + 1.5 * costs.per_sample_kernels(problem) + columns
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
@@ -29,7 +30,7 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
         cols = cols.reshape(problem.batch, groups, c_in * problem.taps, -1)
         y = kernels.reshape(problem.batch, groups, c_out, -1) @ cols
         return y.reshape(problem.batch, problem.c_out, *problem.out_size)
-    rows = columns(x, None, problem)
+    rows = columns(x, problem)
     if groups == 1:
         kernels = kernels.transpose(2, 3).reshape(problem.batch, c_out, -1)
         return from_rows(rows.flatten(2) @ kernels.transpose(1, 2), problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from ..problem import Problem
@@ -15,8 +17,10 @@ def supports(problem: Problem) -> str | None:
 
 
 def cost(problem: Problem) -> float:
-    """Aggregation, and a grouped convolution, whose backward is many times slower than its forward."""
-    return costs.aggregate(problem) + costs.grouped_conv(problem, problem.batch)
+    """The multiply-adds, and a kernel a sample; a traced graph would be made anew for every batch size."""
+    if problem.traced:
+        return math.inf
+    return costs.work(problem) + costs.per_sample_kernels(problem) + costs.activations(problem)
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:

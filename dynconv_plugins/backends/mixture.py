@@ -2,19 +2,22 @@
 
 No per-sample kernel is ever made, so this is the one way that also mixes per position:
 
-    y = f * sum_k a_k * ( W_k @ (s * im2col(c * x)) )       one GEMM for the whole batch
+    y = f * sum_k a_k * ( W_k @ (s * im2col(c * x)) )       one GEMM a tap for the whole batch
     y = f * sum_k a_k * conv(c * x, W_k)                     without s: one static convolution
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from ..problem import Problem
 from . import costs
-from .columns import columns
+from .columns import from_rows
 from .plain import conv, scale_channels, unfolded
+from .taps import tap_convolution
 
 
 def supports(problem: Problem) -> str | None:
@@ -23,10 +26,12 @@ def supports(problem: Problem) -> str | None:
 
 
 def cost(problem: Problem) -> float:
-    """K times the static multiply-adds, and im2col where taps are scaled."""
+    """K times the static multiply-adds; a pass over the input for each tap where taps are scaled."""
     if "spatial" not in problem.factors:
-        return costs.static_conv(problem, filters=problem.kernels) + costs.mix(problem)
-    return costs.im2col(problem) + costs.gemm(problem, filters=problem.kernels) + costs.mix(problem)
+        return costs.work(problem, problem.kernels) + costs.activations(problem) + costs.mix(problem)
+    if problem.depthwise and not problem.traced:
+        return math.inf  # matrix products with one row
+    return costs.work(problem, problem.kernels) + costs.tap_rows(problem, problem.kernels) + costs.mix(problem)
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
@@ -42,25 +47,15 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
         return _traced(x, weight, attention, problem)
     scale = attention.spatial.reshape(problem.batch, problem.taps, 1)
     scale = scale.expand(-1, -1, problem.c_in) if attention.input is None else scale * attention.input[:, None]
-    rows = columns(x, scale, problem)
-    y = _multiply(rows, weight, problem).reshape(problem.batch, problem.positions, problem.groups, weight.shape[0], -1)
-    y = _mix_rows(y, attention, problem)
-    y = y.reshape(problem.batch, *problem.out_size, problem.c_out).movedim(-1, 1)
-    return y if problem.channels_last else y.contiguous()
+    filters = _group_major(weight, problem).flatten(1, 2).flatten(3).permute(3, 0, 2, 1).contiguous()
+    y = tap_convolution(x.movedim(1, -1).contiguous(), scale, filters, problem)
+    y = y.reshape(problem.batch, problem.positions, problem.groups, len(weight), -1)
+    return from_rows(_mix_rows(y, attention, problem), problem)
 
 
 def _group_major(weight: Tensor, problem: Problem) -> Tensor:
     """``[K, C_out, ...]`` to ``[groups, K, C_out / groups, ...]``: a group's filters of all kernels side by side."""
     return weight.unflatten(1, (problem.groups, -1)).transpose(0, 1)
-
-
-def _multiply(rows: Tensor, weight: Tensor, problem: Problem) -> Tensor:
-    """Rows times all kernels, ``[B * positions, groups * K * C_out / groups]``."""
-    w = _group_major(weight, problem).flatten(4).transpose(3, 4)  # [g, K, C_out/g, taps, C_in/g]
-    if problem.groups == 1:
-        return rows.flatten(0, 1).flatten(1) @ w.reshape(-1, problem.fan_in).t()
-    rows = rows.flatten(0, 1).unflatten(2, (problem.groups, -1)).permute(2, 0, 1, 3).flatten(2)
-    return (rows @ w.reshape(problem.groups, -1, problem.fan_in).transpose(1, 2)).transpose(0, 1)
 
 
 def _mix_rows(y: Tensor, attention, problem: Problem) -> Tensor:

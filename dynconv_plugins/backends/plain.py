@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,9 +57,9 @@ def unfolded(x: Tensor, problem: Problem) -> Tensor:
     """im2col by slices, ``[B, C_in, taps, positions]``: traceable, exportable, differentiable by autograd alone."""
     pads = [p for size in reversed(problem.padding) for p in (size, size)]
     x = F.pad(x, pads) if any(pads) else x
-    taps = torch.cartesian_prod(*(torch.arange(k) for k in problem.kernel_size)).reshape(problem.taps, -1).tolist()
     slices = []
-    for tap in taps:
+    # Python's integers: those of a tensor become unknown symbols under torch.export, which takes it minutes.
+    for tap in itertools.product(*(range(k) for k in problem.kernel_size)):
         view = x
         for i, t in enumerate(tap):
             start = t * problem.dilation[i]

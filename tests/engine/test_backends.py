@@ -124,8 +124,7 @@ def test_memory_format_is_kept(name):
         plain = dc.dynamic_conv(x, weight, attention, padding=1)
         last = dc.dynamic_conv(x.to(memory_format=torch.channels_last), weight, attention, padding=1)
     assert plain.is_contiguous()
-    if name in ("gemm", "mixture"):
-        assert last.is_contiguous(memory_format=torch.channels_last)
+    assert last.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("name", [*FAST, "reference"])

@@ -35,17 +35,17 @@ def draw(contour: np.ndarray, size: int, label: int, rng: np.random.Generator):
         ``image`` uint8 ``[size, size, 3]`` and ``mask`` uint8 ``[size, size]``: 0 outside, `label` inside and 255
         on the border, one pixel to either side of the contour.
     """
-    reach = rng.uniform(0.26, 0.45) * size / np.abs(contour).max()
+    reach = rng.uniform(0.32, 0.46) * size / np.abs(contour).max()
     contour = contour * reach
     turn = rng.uniform(0, 2 * np.pi)
     slack = max(0.0, size / 2 - np.abs(contour).max() - 2)
-    centre = size / 2 + rng.uniform(-slack, slack, 2)
+    centre = size / 2 + rng.uniform(-slack, slack, 2) * 0.6
 
     edge, along, across = _frame(contour, size, centre, turn)
     image = _ground(size, rng)
     image = _debris(image, size, rng)
     image = _cell(image, edge, along, across, np.abs(contour).max(), rng)
-    image = image * rng.uniform(0.82, 1.1) + rng.normal(0, rng.uniform(2, 7), image.shape)
+    image = image * rng.uniform(0.82, 1.1) + rng.normal(0, rng.uniform(1, 5), image.shape)
 
     mask = np.where(edge < 0, label, 0).astype(np.uint8)
     mask[np.abs(edge) < 1] = VOID
@@ -89,7 +89,7 @@ def _debris(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
     """Specks, bubbles and broken needles: background that looks a little like the real thing."""
     at = np.arange(size) + 0.5
     x, y = at[None, :], at[:, None]
-    for _ in range(rng.poisson(4)):
+    for _ in range(rng.poisson(3)):
         cx, cy = rng.uniform(0, size, 2)
         turn = rng.uniform(0, np.pi)
         u = (x - cx) * np.cos(turn) + (y - cy) * np.sin(turn)
@@ -104,7 +104,7 @@ def _debris(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarra
 
 def _cell(image, edge, along, across, reach: float, rng: np.random.Generator) -> np.ndarray:
     colour = np.array(BODIES[rng.integers(len(BODIES))], float) + rng.normal(0, 9, 3)
-    opacity = rng.uniform(0.45, 0.85)
+    opacity = rng.uniform(0.6, 0.9)
     inside = np.clip(0.5 - edge, 0, 1)
     depth = np.clip(-edge / (0.35 * reach), 0, 1)
 

@@ -132,10 +132,13 @@ def scan(root: Path) -> dict[str, tuple[Path, Path]]:
         raise UserError(f"{root} does not exist; {EXPECTED}")
     found: dict[str, tuple[Path, Path]] = {}
     lone = None
+
+    def rank(train: Path) -> tuple[bool, bool, str]:
+        place = str(train.relative_to(root))
+        return "adjusted" in place.lower(), train.suffix == ".tsv", place
+
     # The adjusted copies come last and .tsv after .ts: the later ones win.
-    for train in sorted(
-        root.rglob("*_TRAIN.ts*"), key=lambda p: ("adjusted" in str(p).lower(), p.suffix == ".tsv", str(p))
-    ):
+    for train in sorted(root.rglob("*_TRAIN.ts*"), key=rank):
         name = train.stem.removesuffix("_TRAIN")
         pair = _pair(train.parent, name)
         if pair:

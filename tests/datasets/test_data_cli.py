@@ -1,0 +1,147 @@
+"""The command: one line on stderr for every mistake, downloads without a network, missing hosts, lazy imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dynconv_plugins import cli, datasets
+from dynconv_plugins.errors import UserError
+
+
+def test_diatoms_and_the_three_preparations(dynconv, tmp_path):
+    made, out = tmp_path / "made", tmp_path / "out"
+    steps = [
+        ("diatoms", "--out", made, "--classes", 2, "--train", 2, "--test", 1, "--size", 32),
+        ("tiny-imagenet", made, "--out", out),
+        ("voc2012", made, "--out", out),
+        ("ucr", made, "--out", out),
+    ]
+    for step in steps:
+        done = dynconv("data", *step)
+        assert done.returncode == 0 and done.stdout.startswith("prepared: ") and not done.stderr, done
+    for step in steps:
+        done = dynconv("data", *step)
+        assert done.returncode == 0 and done.stdout.startswith("already prepared: "), done
+    assert datasets.find(out) == {
+        "tiny-imagenet": out,
+        "voc2012": out / "VOCdevkit" / "VOC2012",
+        "ucr": out / "UCR",
+    }
+
+
+@pytest.mark.parametrize("kind", ["tiny-imagenet", "voc2012", "ucr"])
+@pytest.mark.parametrize("source", ["missing", "empty", None])
+def test_missing_or_empty_source(kind, source, fails, tmp_path):
+    (tmp_path / "empty").mkdir()
+    line = fails("data", kind, *([tmp_path / source] if source else []), "--out", tmp_path / "out")
+    assert "expected" in line and (source is None or source in line)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "kind, extra, place",
+    [
+        ("tiny-imagenet", (), "tiny-imagenet-200.zip"),
+        ("voc2012", (), "VOCtrainval_11-May-2012.tar"),
+        ("ucr", ("--names", "Adiac"), "Adiac_TRAIN.ts"),
+    ],
+)
+def test_download_without_a_network(kind, extra, place, fails, tmp_path):
+    pytest.importorskip("tsai" if kind == "ucr" else "torchvision")
+    line = fails("data", kind, "--download", *extra, "--out", tmp_path / "out")
+    assert "cannot reach http" in line and f"place {place}" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_placed_by_hand_must_have_the_checksum(fails, tmp_path):
+    pytest.importorskip("torchvision")
+    placed = tmp_path / ".download" / "tiny-imagenet-200.zip"
+    placed.parent.mkdir()
+    placed.write_bytes(b"something else")
+    assert "does not have the checksum" in fails("data", "tiny-imagenet", "--download", "--out", tmp_path)
+    assert placed.read_bytes() == b"something else"
+
+
+@pytest.mark.parametrize(
+    "args, expected",
+    [
+        (("tiny-imagenet", "SOURCE", "--download"), "not both"),
+        (("tiny-imagenet", "SOURCE", "--jobs", "0"), "--jobs 0"),
+        (("tiny-imagenet", "SOURCE", "--classes", "0"), "--classes 0"),
+        (("ucr", "--download"), "--names"),
+        (("diatoms", "--classes", "50"), "out of range"),
+    ],
+)
+def test_wrong_arguments(args, expected, fails, tmp_path):
+    assert expected in fails("data", *args, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_that_cannot_be_used(fails, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "is a file" in fails("data", "diatoms", "--out", tmp_path / "file")
+    line = fails("data", "diatoms", "--out", tmp_path / "file" / "below")
+    assert "Not a directory" in line
+
+
+def test_damaged_record(pristine, fails, tmp_path):
+    (tmp_path / "dataset.json").write_text("{")
+    assert "dataset.json is damaged; delete it" in fails("data", "tiny-imagenet", pristine, "--out", tmp_path)
+
+
+def test_find(pristine, tmp_path, monkeypatch):
+    assert set(datasets.find(pristine)) == {"tiny-imagenet", "voc2012", "ucr"}
+    monkeypatch.delenv("DYNCONV_DATA", raising=False)
+    assert datasets.find() == {}
+    monkeypatch.setenv("DYNCONV_DATA", str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match=r"DYNCONV_DATA=.*nowhere is not a folder"):
+        datasets.find()
+    monkeypatch.setenv("DYNCONV_DATA", str(tmp_path))
+    with pytest.raises(UserError, match="holds none of"):
+        datasets.find()
+
+
+@pytest.mark.parametrize("missing, kind, extra", [("PIL", "diatoms", "timm"), ("PIL", "voc2012", "mmseg")])
+def test_a_missing_host_is_named_with_its_extra(missing, kind, extra, tmp_path):
+    source = "" if kind == "diatoms" else f", {str(tmp_path)!r}"
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\nfrom dynconv_plugins import cli\n"
+        f"cli.main(['data', {kind!r}{source}, '--out', {str(tmp_path / 'out')!r}])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert missing in done.stderr and f"pip install 'dynconv-plugins[{extra}]'" in done.stderr
+
+
+def test_importing_the_package_and_the_command_needs_torch_alone():
+    script = (
+        "import sys\nfor name in ('PIL', 'numpy', 'torchvision', 'tqdm', 'timm', 'tsai', 'mmseg'):\n"
+        "    sys.modules[name] = None\n"
+        "import dynconv_plugins.datasets, dynconv_plugins.cli, dynconv_plugins.datasets.cli\n"
+        "dynconv_plugins.datasets.find()"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=120)
+
+
+def test_every_command_is_listed_and_only_the_one_asked_for_is_imported(capsys):
+    with pytest.raises(SystemExit):
+        cli.run(["--help"])
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in cli.COMMANDS)
+    script = "import sys\nfrom dynconv_plugins import cli\ntry: cli.run(['data', '--help'])\nexcept SystemExit: pass\n"
+    script += "assert 'dynconv_plugins.datasets.cli' in sys.modules\nassert 'dynconv_plugins.demo.cli' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120, stdout=subprocess.DEVNULL)
+
+
+def test_sources_are_never_changed(official, dynconv, tmp_path):
+    def state(root: Path):
+        return {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in root.rglob("*")}
+
+    before = state(official)
+    for kind in ("tiny-imagenet", "voc2012", "ucr"):
+        assert dynconv("data", kind, official, "--out", tmp_path / kind).returncode == 0
+    assert state(official) == before

@@ -42,9 +42,9 @@ class Series:
         for operator, extra in RUNS.items():
             out = folder / operator
             command = (*common, *extra, "--data", str(data.path), "--epochs", str(size.series_epochs))
-            command += ("--seeds", str(size.seeds), "--device", "cpu", "--out", str(out / "run"))
+            command += ("--batch-size", "16", "--seeds", str(size.seeds), "--device", "cpu", "--out", str(out / "run"))
             model = "FCN" if operator == "static" else self.arch
-            made.append(Cell(self.task, operator, model, out, command, size.seeds, "seed"))
+            made.append(Cell(self.task, operator, model, out, command, size.series_epochs, "epoch"))
         return made
 
     def curve(self, cell: Cell) -> Curve:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import sys
+import urllib.request
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from dynconv_plugins import datasets
+from dynconv_plugins import cli, datasets
 
 CLASSES, TRAIN, TEST = 3, 4, 2
 
@@ -27,29 +26,37 @@ def official(pristine: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(pristine, tmp_path / "official"))
 
 
+class Done(NamedTuple):
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def dynconv():
-    """Runs ``dynconv ARGS...`` in a process of its own, without a network."""
+def dynconv(capfd, monkeypatch):
+    """Runs ``dynconv ARGS...``, without a network."""
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    urllib.request.install_opener(None)  # it would remember the proxies of its first use
 
-    def run(*args: str | Path, **env: str) -> subprocess.CompletedProcess:
-        dead = {f"{scheme}_proxy": "http://127.0.0.1:9" for scheme in ("http", "https")}
-        return subprocess.run(
-            [sys.executable, "-m", "dynconv_plugins.cli", *map(str, args)],
-            env={**os.environ, **dead, **env},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+    def run(*args: str | int | Path) -> Done:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(a) for a in args])
+        return Done(ended.value.code, *capfd.readouterr())
 
-    return run
+    yield run
+    urllib.request.install_opener(None)
 
 
 @pytest.fixture
 def fails(dynconv):
     """Runs a command that must end in one line on stderr and exit code 2; returns the line."""
 
-    def run(*args: str | Path, **env: str) -> str:
-        done = dynconv(*args, **env)
+    def run(*args: str | int | Path) -> str:
+        done = dynconv(*args)
         lines = done.stderr.splitlines()
         assert done.returncode == 2, done
         assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr

@@ -33,6 +33,13 @@ def test_diatoms_and_the_three_preparations(dynconv, tmp_path):
     }
 
 
+def test_a_process_of_its_own_ends_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "dynconv_plugins.cli", "data", "voc2012", tmp_path / "nowhere", "--out", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("kind", ["tiny-imagenet", "voc2012", "ucr"])
 @pytest.mark.parametrize("source", ["missing", "empty", None])
 def test_missing_or_empty_source(kind, source, fails, tmp_path):
@@ -133,7 +140,9 @@ def test_every_command_is_listed_and_only_the_one_asked_for_is_imported(capsys):
     listed = capsys.readouterr().out
     assert all(name in listed for name in cli.COMMANDS)
     script = "import sys\nfrom dynconv_plugins import cli\ntry: cli.run(['data', '--help'])\nexcept SystemExit: pass\n"
-    script += "assert 'dynconv_plugins.datasets.cli' in sys.modules\nassert 'dynconv_plugins.demo.cli' not in sys.modules"
+    script += (
+        "assert 'dynconv_plugins.datasets.cli' in sys.modules\nassert 'dynconv_plugins.demo.cli' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120, stdout=subprocess.DEVNULL)
 
 

@@ -16,7 +16,9 @@ SMALL = {"classes": 3, "train": 4, "test": 2, "size": 32}
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != "dataset.json"}
+    return {
+        str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file() and p.name != "dataset.json"
+    }
 
 
 def test_the_seed_decides_every_byte(pristine, tmp_path):
@@ -103,8 +105,22 @@ def test_arguments_out_of_range(bad, tmp_path):
 
 
 def test_overview(dynconv, tmp_path):
-    done = dynconv("data", "diatoms", "--out", tmp_path / "d", "--classes", 2, "--train", 2, "--test", 1, "--size", 32,
-                   "--sheet", tmp_path / "pictures" / "sheet.png")
+    done = dynconv(
+        "data",
+        "diatoms",
+        "--out",
+        tmp_path / "d",
+        "--classes",
+        2,
+        "--train",
+        2,
+        "--test",
+        1,
+        "--size",
+        32,
+        "--sheet",
+        tmp_path / "pictures" / "sheet.png",
+    )
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "pictures" / "sheet.png") as sheet:
         assert sheet.width > 500 and len(sheet.convert("RGB").getcolors(1 << 20)) > 1000

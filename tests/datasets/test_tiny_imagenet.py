@@ -54,7 +54,9 @@ SOURCES = {
 
 
 def content(root: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(root)): p.read_bytes() for part in ("train", "val") for p in (root / part).rglob("*.JPEG")}
+    return {
+        str(p.relative_to(root)): p.read_bytes() for part in ("train", "val") for p in (root / part).rglob("*.JPEG")
+    }
 
 
 @pytest.mark.parametrize("form", SOURCES)

@@ -169,9 +169,10 @@ def test_augmentation(form, voc, aug_ids, tmp_path):
     assert (made / LISTS / "trainaug.txt").read_text().split() == train + aug_ids
     assert sorted(p.stem for p in (made / "SegmentationClassAug").iterdir()) == sorted(train + aug_ids)
     for i in train + aug_ids:
-        with Image.open(made / "SegmentationClassAug" / f"{i}.png") as a, Image.open(
-            voc / "SegmentationClass" / f"{i}.png"
-        ) as b:
+        with (
+            Image.open(made / "SegmentationClassAug" / f"{i}.png") as a,
+            Image.open(voc / "SegmentationClass" / f"{i}.png") as b,
+        ):
             assert a.mode == "P" and (np.array(a) == np.array(b)).all()
 
 

@@ -35,7 +35,8 @@ class Images:
         real = "tiny-imagenet" in found
         source = Path(found["tiny-imagenet"]) if real else folder / "diatoms" / "tiny-imagenet-200"
         part = subset.tiny_imagenet(source, folder / "images-part", size.classes, size.train, size.test)
-        path = datasets.tiny_imagenet.prepare(part, folder / "images")
+        path = folder / "images"
+        datasets.tiny_imagenet.prepare(part, path)
         train, test = (self._files(path / split) for split in ("train", "val"))
         classes = len({p.parent.name for p in train})
         name = f"Tiny ImageNet, first {classes} classes, {PIXELS} px" if real else f"diatoms, {PIXELS} px"

@@ -1,34 +1,49 @@
 """Dynamic convolutions in tsai: architectures, the static-twin procedure, a temperature callback, and a trainer.
 
-Source: tsai, https://github.com/timeseriesAI/tsai (Apache-2.0), whose own classes are built on.
+Built on the classes of tsai, https://github.com/timeseriesAI/tsai (Apache-2.0).
 """
+
+import importlib
+import sys
+import warnings
 
 from dynconv_plugins import dynamize, set_temperature
 from dynconv_plugins.errors import require
 
-require("tsai", extra="tsai")
+# argv[0] is "-m" while `python -m tsai_models` imports its package; that command reports what is missing in one line.
+if sys.argv[:1] != ["-m"]:
+    require("tsai", extra="tsai")
 
-from .archs import ARCHS, DynamicArch, ODConvFCN, ODConvInception, ODConvResNet  # noqa: E402 - after the check
-from .callbacks import EpochBar, TemperatureCallback  # noqa: E402
-from .nets import Net1_CNN, Net1_DCNN, Net2_CNN, Net2_DCNN  # noqa: E402
-from .transfer import freeze_kernels, from_static, pretrain, thaw_kernels  # noqa: E402
+_PUBLIC = {
+    "ARCHS": "archs",
+    "DynamicArch": "archs",
+    "EpochBar": "callbacks",
+    "Net1_CNN": "nets",
+    "Net1_DCNN": "nets",
+    "Net2_CNN": "nets",
+    "Net2_DCNN": "nets",
+    "ODConvFCN": "archs",
+    "ODConvInception": "archs",
+    "ODConvResNet": "archs",
+    "TemperatureCallback": "callbacks",
+    "freeze_kernels": "transfer",
+    "from_static": "transfer",
+    "pretrain": "transfer",
+    "thaw_kernels": "transfer",
+}
 
-__all__ = [
-    "ARCHS",
-    "DynamicArch",
-    "EpochBar",
-    "Net1_CNN",
-    "Net1_DCNN",
-    "Net2_CNN",
-    "Net2_DCNN",
-    "ODConvFCN",
-    "ODConvInception",
-    "ODConvResNet",
-    "TemperatureCallback",
-    "dynamize",
-    "freeze_kernels",
-    "from_static",
-    "pretrain",
-    "set_temperature",
-    "thaw_kernels",
-]
+__all__ = [*_PUBLIC, "dynamize", "set_temperature"]
+
+
+def __getattr__(name: str):
+    """Imports what is asked for, and tsai's many modules with it."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    with warnings.catch_warnings(record=True):
+        # tsai's own imports warn of things that its users cannot act on.
+        module = importlib.import_module(f".{_PUBLIC[name]}", __name__)
+    return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

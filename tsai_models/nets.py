@@ -50,7 +50,7 @@ class Net1_CNN(nn.Module):
         c_out: int,
         seq_len: int | None = None,
         *,
-        width: int = 64,
+        width: int = 32,
         kernel_size: int = 7,
         steps: int = 22,
         hidden: int = 256,

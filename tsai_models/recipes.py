@@ -19,8 +19,8 @@ class Recipe:
         weight_decay: Decoupled, as fastai's Adam has it.
     """
 
-    epochs: int = 100
-    lr: float = 2e-3
+    epochs: int = 60
+    lr: float = 5e-3
     batch_size: int = 32
     schedule: str = "one-cycle"
     weight_decay: float = 0.01

@@ -62,7 +62,7 @@ def unpack(archives: Sequence[Path], into: Path, wanted: Callable[[str], bool]) 
             for name, _, open_entry in _entries(archive):
                 if name in missing:
                     (into / name).parent.mkdir(parents=True, exist_ok=True)
-                    with open_entry() as f:
+                    with _damage_reported(archive), open_entry() as f:
                         files.write(into / name, f)
                     bar.update(1)
 

@@ -139,9 +139,11 @@ def test_every_command_is_listed_and_only_the_one_asked_for_is_imported(capsys):
         cli.run(["--help"])
     listed = capsys.readouterr().out
     assert all(name in listed for name in cli.COMMANDS)
-    script = "import sys\nfrom dynconv_plugins import cli\ntry: cli.run(['data', '--help'])\nexcept SystemExit: pass\n"
-    script += (
-        "assert 'dynconv_plugins.datasets.cli' in sys.modules\nassert 'dynconv_plugins.demo.cli' not in sys.modules"
+    script = (
+        "import sys\nfrom dynconv_plugins import cli\n"
+        "try: cli.run(['data', '--help'])\nexcept SystemExit: pass\n"
+        "assert 'dynconv_plugins.datasets.cli' in sys.modules\n"
+        "assert 'dynconv_plugins.demo.cli' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120, stdout=subprocess.DEVNULL)
 

@@ -35,7 +35,7 @@ def test_more_samples_leave_the_first_ones_alone(pristine, tmp_path):
 
 
 def test_layouts(pristine):
-    tiny, voc, ucr = pristine / "tiny-imagenet-200", pristine / "VOCdevkit" / "VOC2012", pristine / "UCR" / "Diatoms"
+    tiny, voc = pristine / "tiny-imagenet-200", pristine / "VOCdevkit" / "VOC2012"
     wnids = (tiny / "wnids.txt").read_text().split()
     assert [len(list((tiny / "train" / w / "images").glob("*.JPEG"))) for w in wnids] == [4, 4, 4]
     rows = [line.split("\t") for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines()]

@@ -56,7 +56,7 @@ def unpack(archives: Sequence[Path], into: Path, wanted: Callable[[str], bool]) 
     # Small files occupy whole blocks.
     needed, free = sum(size + 4096 for size in missing.values()), shutil.disk_usage(into).free
     if needed > free:
-        raise UserError(f"{into} has {free / 1e9:.2f} GB free but {needed / 1e9:.2f} GB are needed; free some space")
+        raise UserError(f"{into} has {free / 1e6:.0f} MB free but {needed / 1e6:.0f} MB are needed; free some space")
     with tqdm(total=len(missing), desc="unpacking", unit="file", leave=False, disable=None) as bar:
         for archive in archives:
             for name, _, open_entry in _entries(archive):

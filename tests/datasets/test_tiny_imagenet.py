@@ -163,7 +163,7 @@ def test_too_little_space_is_said_before_anything_is_written(tiny, tmp_path, mon
     archive = as_zip(tiny, tmp_path)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
-    with pytest.raises(UserError, match="GB free but .* GB are needed"):
+    with pytest.raises(UserError, match="MB free but .* MB are needed"):
         tiny_imagenet.prepare(archive, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("*.JPEG"))
 

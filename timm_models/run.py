@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from collections.abc import Sequence
@@ -10,8 +11,6 @@ from pathlib import Path
 import timm
 
 from dynconv_plugins.errors import UnknownName, UserError
-
-_TIMM_UNKNOWN = "Unknown model ("
 
 
 def run_script(script: str, arguments: Sequence[str] = ()) -> None:
@@ -22,7 +21,7 @@ def run_script(script: str, arguments: Sequence[str] = ()) -> None:
         arguments: Its command line.
 
     Raises:
-        UserError: If there is no such file, or timm does not know the model it asks for.
+        UserError: If there is no such file, or timm refuses the model, the checkpoint or the data it asks for.
     """
     path = Path(script)
     if not path.is_file():
@@ -34,9 +33,26 @@ def run_script(script: str, arguments: Sequence[str] = ()) -> None:
     try:
         runpy.run_path(script, run_name="__main__")
     except RuntimeError as e:
-        if not str(e).startswith(_TIMM_UNKNOWN):
+        mistake = as_user_error(e)
+        if mistake is None:
             raise
-        name = str(e).removeprefix(_TIMM_UNKNOWN).removesuffix(")")
-        raise UnknownName("model", name, timm.list_models()) from e
+        raise mistake from e
     finally:
         sys.argv, sys.path = argv, paths
+
+
+def as_user_error(error: RuntimeError) -> UserError | None:
+    """Returns the line for what timm and torch raise over a wrong name, checkpoint or folder; ``None`` for the rest."""
+    text = str(error)
+    if match := re.fullmatch(r"Unknown model \((.*)\)", text):
+        return UnknownName("model", match[1], timm.list_models())
+    if match := re.match(r"Error\(s\) in loading state_dict for \w+:\s*(.*)", text):
+        first = match[1] if len(match[1]) <= 160 else match[1][:160] + "..."
+        return UserError(f"the checkpoint is of another model, or made with other --model-kwargs: {first}")
+    if match := re.match(r"No pretrained weights exist for (\S+)\. ", text):
+        return UserError(
+            f"{match[1]} comes without weights: name trained ones with --checkpoint, or as --model local-dir:FOLDER"
+        )
+    if match := re.match(r"Found 0 images in subfolders of (\S+)\. ", text):
+        return UserError(f"found no images in subfolders of {match[1]}: one folder a class is expected there")
+    return None

@@ -137,8 +137,8 @@ def main() -> int:
     cells = [(c, s, k, train) for k in args.kernels for c, s in SHAPES for train in (False, True)]
     rows = [measure(c, s, k, args.batch, train, args.seconds) for c, s, k, train in track(cells, console=console)]
     console.print(table(rows))
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, batch {args.batch}, fp32"
-    console.print(machine)
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    console.print(f"{machine}, batch {args.batch}, fp32")
     if args.json:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     lost = sum(ratio(row, "choice", "grouped") > TOLERANCE for row in rows)

@@ -46,30 +46,10 @@ class LinearTemperature:
         return self.start + (self.end - self.start) * part
 
 
-class _Annealing(nn.Module):
-    """Counts training forwards of the model it is attached to, in a buffer, and sets the temperature before each."""
-
-    def __init__(self, start: float, end: float, steps: int, device) -> None:
-        super().__init__()
-        self.start, self.end, self.steps = float(start), float(end), int(steps)
-        self.register_buffer("step", torch.zeros((), device=device))
-
-    @torch.no_grad()
-    def lower(self, model: nn.Module) -> None:
-        if not model.training:
-            return
-        part = (self.step / self.steps).clamp(max=1.0)
-        value = self.start + (self.end - self.start) * part
-        for operator in operators_in(model).values():
-            if hasattr(operator.attention, "temperature"):
-                operator.attention.temperature.copy_(value)
-        self.step += 1
-
-
 def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int = 1000) -> nn.Module:
     """Makes `model` lower its own temperature, one step a training forward: for trainers that have no callbacks.
 
-    The counter is a buffer (``annealing.step``), so resuming continues where training was.
+    The counter is a buffer, ``annealing_step``, so resuming continues where training was.
 
     Args:
         model: A model with dynamic operators; given a forward pre-hook.
@@ -81,14 +61,22 @@ def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int =
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    LinearTemperature(start, end)
+    model.annealing = LinearTemperature(float(start), float(end), steps)
     device = next(model.parameters()).device
-    model.annealing = _Annealing(start, end, steps, device)
+    model.register_buffer("annealing_step", torch.zeros((), dtype=torch.long, device=device))
     model.register_forward_pre_hook(_lower)
     set_temperature(model, start)
     return model
 
 
+@torch.no_grad()
 def _lower(model: nn.Module, _inputs) -> None:
-    # A module-level function, not a bound method: copies of the model then count for themselves.
-    model.annealing.lower(model)
+    # A module-level function, not a bound method: copies of the model then count for themselves. Tensor arithmetic,
+    # not the schedule's Python numbers: a compiled model must not be compiled again for every step.
+    if not model.training:
+        return
+    schedule = model.annealing
+    part = (model.annealing_step / schedule.epochs).clamp(max=1.0)
+    for operator in operators_in(model).values():
+        operator.set_temperature(schedule.start + (schedule.end - schedule.start) * part)
+    model.annealing_step += 1

@@ -1,0 +1,123 @@
+"""dynamize: starts as the static network, learns from there, and touches nothing it should not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import dynconv_plugins as dc
+
+timm = pytest.importorskip("timm", reason="timm comes with the timm extra")
+
+
+def network(name: str = "resnet18", **options) -> nn.Module:
+    torch.manual_seed(0)
+    options = {"zero_init_last": False, "num_classes": 10} | options
+    return timm.create_model(name, **options)
+
+
+def images(batch: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("operator", ["odconv", "odconv4x"])
+@pytest.mark.parametrize("training", [False, True])
+def test_starts_as_the_static_network(operator, training):
+    model = network().train(training)
+    want = network().train(training)(images())
+    assert dc.dynamize(model, operator) is model
+    got = model(images())
+    assert (got - want).abs().max() <= 1e-4 * want.abs().max()
+
+
+def test_attentions_get_gradients_and_kernels_part():
+    model = dc.dynamize(network(), "odconv4x")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    labels = torch.tensor([1, 2])
+    operators = dc.operators_in(model)
+    assert len(operators) == 16
+    for op in operators.values():
+        assert all(torch.equal(k, op.kernels[0]) for k in op.kernels)
+    nn.functional.cross_entropy(model(images()), labels).backward()
+    for name, op in operators.items():
+        c, f, s, _a = op.attention.heads.weight.grad.split(op.attention.sizes)
+        assert min(g.abs().max() for g in (c, f, s)) > 0, f"{name}: a gate gets no gradient"
+    optimizer.step()
+    for name, op in operators.items():
+        assert not torch.equal(op.kernels[0], op.kernels[1]), f"{name}: equal kernels after a step"
+    optimizer.zero_grad()
+    nn.functional.cross_entropy(model(images()), labels).backward()
+    for name, op in operators.items():
+        *_, a = op.attention.heads.weight.grad.split(op.attention.sizes)
+        assert a.abs().max() > 0, f"{name}: the kernel attention gets no gradient"
+        assert op.attention.squeeze.weight.grad.abs().max() > 0, name
+
+
+def test_placement_of_the_paper():
+    resnet = set(dc.operators_in(dc.dynamize(network("resnet50"), "odconv")))
+    assert len(resnet) == 48 and not any("downsample" in name or name == "conv1" for name in resnet)
+    deep_stem = set(dc.operators_in(dc.dynamize(network("resnet26d"), "odconv")))
+    assert all(name.startswith("layer") and "downsample" not in name for name in deep_stem)
+    mobile = dc.dynamize(timm.create_model("mobilenetv2_050"), "odconv")
+    static = [n for n, m in mobile.named_modules() if isinstance(m, nn.Conv2d)]
+    assert static == ["conv_stem"]
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [("all", 20), ("blocks", 16), (r"^layer4\.", 5), (lambda name, conv: conv.kernel_size == (7, 7), 1)],
+)
+def test_where(where, count):
+    assert len(dc.operators_in(dc.dynamize(network(), "odconv", where=where))) == count
+
+
+def test_geometry_mode_and_freezing_are_kept():
+    conv = nn.Conv2d(4, 6, (3, 5), stride=2, padding=(1, 2), dilation=2, groups=2, bias=False, padding_mode="reflect")
+    conv.weight.requires_grad_(False)
+    op = dc.dynamize(conv.eval().double(), "odconv4x")
+    assert not op.training and not op.weight.requires_grad and op.weight.dtype == torch.float64 and op.bias is None
+    x = torch.randn(2, 4, 12, 12, dtype=torch.float64)
+    torch.testing.assert_close(op(x), conv(x))
+
+
+@pytest.mark.parametrize("name", ["densenet121", "efficientnet_b0", "convnext_atto", "regnetx_002"])
+def test_any_model(name):
+    """Architectures that nothing here was written for start as themselves as well."""
+    torch.manual_seed(0)
+    model = timm.create_model(name, num_classes=7).eval()
+    want = model(images(1))
+    dc.dynamize(model, "odconv")
+    assert dc.operators_in(model)
+    torch.testing.assert_close(model(images(1)), want, rtol=1e-3, atol=1e-4)
+
+
+def test_own_forward_is_left_alone():
+    """A convolution that is not plain nn.Conv2d (padding from the input, standardised weights) would change meaning."""
+    model = timm.create_model("tf_mobilenetv3_small_minimal_100", num_classes=7).eval()
+    kept = [n for n, m in model.named_modules() if type(m).__name__ == "Conv2dSame"]
+    dc.dynamize(model, "odconv")
+    assert kept and all(type(model.get_submodule(n)).__name__ == "Conv2dSame" for n in kept)
+
+
+def test_unknown_names():
+    with pytest.raises(dc.UnknownName, match="unknown operator 'odcnv'; did you mean odconv"):
+        dc.dynamize(network(), "odcnv")
+    with pytest.raises(dc.UnknownName, match="unknown placement 'block'; did you mean blocks"):
+        dc.dynamize(network(), "odconv", where="block")
+    with pytest.raises(ValueError, match="chooses no convolution"):
+        dc.dynamize(network(), "odconv", where=lambda *_: False)
+    with pytest.raises(ValueError, match="parametrised"):
+        dc.dynamize(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "odconv")
+
+
+def test_explain_names_every_layer_and_leaves_the_model_alone():
+    model = dc.dynamize(network(), "odconv4x").eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    lines = dc.explain_backends(model, (2, 3, 64, 64)).splitlines()
+    assert [line.split()[0] for line in lines] == list(dc.operators_in(model))
+    assert all("the cost" in line for line in lines)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with dc.backend("gemm"):
+        forced = dc.explain_backends(model, (2, 3, 64, 64)).splitlines()
+    assert all(":  gemm  (" in line for line in forced)

@@ -1,0 +1,66 @@
+"""Setting, scheduling and self-annealing of the temperature."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import dynconv_plugins as dc
+
+
+def network() -> nn.Module:
+    return nn.Sequential(dc.ODConv2d(3, 8, 3, num_kernels=4), nn.ReLU(), dc.ODConv2d(8, 4, 3))
+
+
+def temperatures(model: nn.Module) -> set[float]:
+    return {op.attention.temperature.item() for op in dc.operators_in(model).values()}
+
+
+def test_set_temperature():
+    model = network()
+    dc.set_temperature(model, 12.5)
+    assert temperatures(model) == {12.5}
+    with pytest.raises(ValueError, match="positive"):
+        dc.set_temperature(model, 0.0)
+
+
+def test_high_temperature_is_uniform():
+    op, x = dc.ODConv2d(3, 8, 3, num_kernels=4).eval(), torch.randn(2, 3, 5, 5)
+    sharp = op.attention(x).kernel
+    op.set_temperature(1e6)
+    flat = op.attention(x).kernel
+    torch.testing.assert_close(flat, torch.full_like(flat, 0.25), atol=1e-4, rtol=0)
+    assert (sharp - flat).abs().max() > 1e-3
+
+
+def test_linear():
+    schedule = dc.LinearTemperature()
+    assert [schedule(e) for e in (0, 5, 10, 20)] == [30.0, 15.5, 1.0, 1.0]
+    assert dc.LinearTemperature(epochs=0)(0) == 1.0
+    for bad in ({"start": 0.0}, {"end": -1.0}, {"epochs": -1.0}):
+        with pytest.raises(ValueError, match="positive"):
+            dc.LinearTemperature(**bad)
+
+
+def test_self_annealing_counts_training_steps_and_resumes():
+    model = dc.anneal(network(), 30.0, 1.0, steps=4)
+    assert temperatures(model) == {30.0}
+    x = torch.randn(2, 3, 9, 9)
+    seen = []
+    for _ in range(3):
+        model(x)
+        seen += temperatures(model)
+    assert seen == pytest.approx([30.0, 22.75, 15.5])
+    model.eval()(x)
+    assert temperatures(model) == {15.5}
+    resumed = dc.anneal(network(), 30.0, 1.0, steps=4)
+    resumed.load_state_dict(model.state_dict())
+    twin = copy.deepcopy(resumed)
+    for again in (resumed, twin):
+        again.train()(x)
+        assert temperatures(again) == {8.25}
+    resumed(x), resumed(x)
+    assert temperatures(resumed) == {1.0} and temperatures(twin) == {8.25}

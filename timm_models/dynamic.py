@@ -122,9 +122,9 @@ class LoadsAnnealing(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A trained checkpoint is validated, exported and fine-tuned by commands that know nothing of its schedule.
-        key = f"{prefix}annealing.step"
+        key = f"{prefix}annealing_step"
         if hasattr(self, "annealing"):
-            state_dict.setdefault(key, self.annealing.step)
+            state_dict.setdefault(key, self.annealing_step)
         else:
             state_dict.pop(key, None)
         super()._load_from_state_dict(state_dict, prefix, *args)

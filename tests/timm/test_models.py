@@ -210,7 +210,7 @@ def test_copies_and_pickles(name):
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         torch.testing.assert_close(twin(images()), model(images()))
         twin.train()(images())
-        assert twin.annealing.step == 1 and model.annealing.step == 0
+        assert twin.annealing_step == 1 and model.annealing_step == 0
 
 
 def test_where_and_temperature():
@@ -249,7 +249,7 @@ def test_annealed_weights_load_without_the_schedule_and_back(tmp_path):
     load_checkpoint(plain, str(tmp_path / "annealed.pth"))
     assert temperature_of(plain) == 30.0
     load_checkpoint(annealed, str(tmp_path / "plain.pth"))
-    assert annealed.annealing.step == 1 and temperature_of(annealed) == 1.0
+    assert annealed.annealing_step == 1 and temperature_of(annealed) == 1.0
     with pytest.raises(RuntimeError, match="fc.weight"):
         plain.load_state_dict(
             {k: v for k, v in load_state_dict(str(tmp_path / "annealed.pth")).items() if k != "fc.weight"}

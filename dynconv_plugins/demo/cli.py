@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
+import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,6 +59,9 @@ def run(args: argparse.Namespace) -> int:
     found = datasets.find(args.data) if args.data is not None else datasets.find()
 
     from dynconv_plugins.demo.show import Show
+
+    # So that a plain `kill` ends the command that is running as well.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
     show = Show(found, args.out, args.size, args.tasks, args.threads)
     code = show.run()

@@ -79,7 +79,9 @@ def assert_same_run(a: Path, b: Path, files: tuple[str, ...] = ("last", "model_b
         for state in (x, y):
             for path in ("experiment", "output", "workers", "recovery_interval"):
                 state["args"].pop(path)
-        assert differences(x, y) == []
-    assert (a / "summary.csv").read_text() == (b / "summary.csv").read_text()
+        found = differences(x, y)
+        assert not found, f"{name}: {len(found)} differences: {found[:10]}"
+    summaries = [(folder / "summary.csv").read_text() for folder in (a, b)]
+    assert summaries[0] == summaries[1], summaries
     names = [sorted(p.name for p in folder.glob("checkpoint-*")) for folder in (a, b)]
-    assert names[0] == names[1]
+    assert names[0] == names[1], names

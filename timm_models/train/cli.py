@@ -156,7 +156,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple
             task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
     if world.distributed:
         devices = None if world.device.type == "cpu" else [world.device]
-        task.prepare_distributed(device_ids=devices, broadcast_buffers=not args.no_ddp_bb)
+        task.prepare_distributed(device_ids=devices, **({"broadcast_buffers": False} if args.no_ddp_bb else {}))
     world.barrier()  # nobody reads checkpoints any more
     if world.primary:
         _open_folder(job, folder, found)

@@ -28,8 +28,11 @@ def run_epochs(job: Job, folder: Path) -> None:
     try:
         while progress.epoch < args.total_epochs and not _is_stale(job):
             started = time.monotonic()
-            train_epoch(job)
-            _finish_training(job)
+            if progress.batch < len(job.train_loader):
+                train_epoch(job)
+                _finish_training(job)
+                # A checkpoint after the last update waits until here: before, the ranks' statistics differ.
+                job.save_or_stop(world.any(job.stop.signum > 0))
             last = progress.epoch + 1 == args.total_epochs
             if (progress.epoch + 1) % args.val_interval and not last:
                 _step_schedule(job, None)

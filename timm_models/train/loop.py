@@ -95,6 +95,14 @@ class Job:
         """Updates made in the epoch under way."""
         return math.ceil(self.progress.batch / self.args.grad_accum_steps)
 
+    def save_or_stop(self, stop: bool) -> None:
+        """Ends an update: stops if asked to, and writes the recovery checkpoint if one is due."""
+        interval = self.args.recovery_interval
+        if stop:
+            self.stop_now()
+        elif self.saver is not None and interval and self.updates_done % interval == 0:
+            self.saver.save_recovery(self.progress.epoch, batch_idx=self.updates_done)
+
     def stop_now(self, save: bool = True) -> None:
         """Saves, where that has not just been done, and raises `Stopped`."""
         if save and self.saver is not None:
@@ -160,8 +168,8 @@ def train_epoch(job: Job) -> None:
         progress.loss_count += int(loss_count)
         loss_sum, loss_count = 0.0, 0
         _after_update(job, bar)
-        if stop:
-            job.stop_now()
+        if batch + 1 < total:
+            job.save_or_stop(bool(stop))
     if hasattr(job.optimizer, "sync_lookahead"):
         job.optimizer.sync_lookahead()
 
@@ -194,8 +202,6 @@ def _after_update(job: Job, bar: tqdm) -> None:
             f"epoch {progress.epoch} [{done}/{job.updates_per_epoch}] loss {progress.train_loss:.4f} "
             f"lr {lr_of(job):.3e}"
         )
-    if job.saver is not None and args.recovery_interval and done % args.recovery_interval == 0:
-        job.saver.save_recovery(progress.epoch, batch_idx=done)
 
 
 def lr_of(job: Job) -> float:

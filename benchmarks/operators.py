@@ -138,7 +138,8 @@ def main() -> int:
     console = Console(width=170, record=True)
     warm_up()
     cells = [(c, s, k, train) for k in args.kernels for c, s in SHAPES for train in (False, True)]
-    rows = [measure(c, s, k, args.batch, train, args.seconds) for c, s, k, train in track(cells, console=Console(stderr=True))]
+    progress = track(cells, console=Console(stderr=True))
+    rows = [measure(c, s, k, args.batch, train, args.seconds) for c, s, k, train in progress]
     console.print(table(rows))
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     console.print(f"{machine}, batch {args.batch}, fp32")

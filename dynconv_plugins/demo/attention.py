@@ -87,9 +87,9 @@ def pictures(
                 {
                     "title": f"{title}: {kind.lower()}",
                     "src": album.add(f"{name}-{operator}-{attribute}", drawn),
-                    "caption": f"{caption} Samples down, grouped by class; early, middle and late layer side by side. "
+                    "caption": f"{caption} Samples down, grouped by class; layers side by side, from early to late. "
                     "Vertical stripes are what all inputs share, changes down a column are what depends on the input.",
-                    "wide": True,
+                    "wide": len(layers) > 2,
                 }
             )
     return made

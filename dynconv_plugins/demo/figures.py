@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from dynconv_plugins.demo.records import OPERATORS, Curve
 
@@ -79,6 +80,7 @@ def curves(by_operator: Mapping[str, Curve], unit: str, score_name: str) -> dict
                     x, y = np.asarray(curve.steps)[there], values[there]
                     label = OPERATORS[operator] + note
                     axes.plot(x, y, dash, marker=marker, ms=3.5, lw=1.6, color=COLOURS[operator], label=label)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
             axes.set_xlabel(unit)
             axes.set_ylabel("loss" if what == "loss" else f"{score_name} (%)")
             if axes.lines:

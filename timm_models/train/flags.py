@@ -157,8 +157,8 @@ def _augmentation(add: Add) -> None:
 
 
 def _norms_and_average(add: Add) -> None:
-    add("--bn-momentum", type=float, default=None, help="momentum of batch normalisation")
-    add("--bn-eps", type=float, default=None, help="epsilon of batch normalisation")
+    add("--bn-momentum", type=float, default=None, help="momentum of batch normalisation, where the model takes it")
+    add("--bn-eps", type=float, default=None, help="epsilon of batch normalisation, where the model takes it")
     add("--sync-bn", help="synchronised batch normalisation")
     add("--dist-bn", default="reduce", choices=("reduce", "broadcast", ""), help="statistics between ranks, per epoch")
     add("--model-ema", help="keep a moving average of the weights, and validate it")

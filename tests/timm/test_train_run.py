@@ -1,0 +1,174 @@
+"""What a run does: loaders, schedules, temperature, averaging, records."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from training import DYNAMIC, SMALL, load, make_folder
+
+from dynconv_plugins.datasets import diatoms, tiny_imagenet
+from timm_models.train import data
+from timm_models.train.args import parse
+from timm_models.train.cli import main
+from timm_models.train.state import Progress
+from timm_models.train.world import World
+
+CONFIG = {
+    "input_size": (3, 32, 32),
+    "interpolation": "bilinear",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_folder(tmp_path_factory.mktemp("images"), train=8, val=2)
+
+
+def train(folder: Path, out: Path, *args: object) -> list[dict[str, str]]:
+    """Trains in this process and returns the rows of summary.csv."""
+    flags = (folder, *DYNAMIC, *SMALL, "--lr", 0.05, "--output", out, "--experiment", "x", *args)
+    assert main([*map(str, flags)]) == 0
+    with (out / "x" / "summary.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def loader(folder: Path, *flags: object, world: World | None = None) -> object:
+    args = parse([*map(str, (folder, *SMALL, *flags))])
+    return data.make_train_loader(data.open_datasets(args, 3)[0], args, CONFIG, world or World(CPU), 3)
+
+
+def batches(loader: object, epoch: int, batch: int = 0) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    data.start_epoch(loader, epoch, batch, 8)
+    return [(images.clone(), targets.clone()) for images, targets in loader]
+
+
+AUGMENT = ("--mixup", 0.4, "--cutmix", 1.0, "--reprob", 0.5, "--aa", "rand-m5-inc1", "--rotate", 15, "--zoom", 0.2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_loader_starts_anywhere_with_the_same_batches(folder: Path, workers: int) -> None:
+    whole = batches(loader(folder, *AUGMENT), epoch=3)
+    assert len(whole) == 3
+    other = loader(folder, *AUGMENT, "--workers", workers)
+    batches(other, epoch=1)
+    torch.manual_seed(123)
+    for start in (0, 2):
+        for (a, x), (b, y) in zip(whole[start:], batches(other, 3, start), strict=True):
+            assert torch.equal(a, b) and torch.equal(x, y)
+    assert not torch.equal(whole[0][0], batches(other, 4)[0][0])
+    del other
+
+
+def test_ranks_share_an_epoch(folder: Path) -> None:
+    flags = ("--no-aug", "--smoothing", 0)
+    together = torch.cat([images for images, _ in batches(loader(folder, *flags, "--batch-size", 8), 0)])
+    apart = [
+        torch.cat(
+            [images for images, _ in batches(loader(folder, *flags, "--batch-size", 4, world=World(CPU, r, 2)), 0)]
+        )
+        for r in range(2)
+    ]
+    assert torch.equal(torch.stack(apart, 1).flatten(0, 1), together)
+
+
+def test_mixing_stops_in_persistent_workers(folder: Path) -> None:
+    mixed = loader(folder, "--mixup", 1.0, "--mixup-off-epoch", 1, "--smoothing", 0, "--workers", 1)
+    assert any(((y > 0) & (y < 1)).any() for _, y in batches(mixed, 0))
+    assert all(((y == 0) | (y == 1)).all() for _, y in batches(mixed, 1))
+
+
+def test_class_without_validation_images_does_not_shift_the_others(folder: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(folder, tmp_path / "data"))
+    shutil.rmtree(root / "val" / "class0")
+    _, val = data.open_datasets(parse([str(root)]), 3)
+    assert data.class_names(val) == {"class0": 0, "class1": 1, "class2": 2}
+    assert sorted({target for _, target in val.reader.samples}) == [1, 2]
+
+
+def test_a_run_learns_and_records(folder: Path, tmp_path: Path) -> None:
+    rows = train(
+        folder, tmp_path, "--epochs", 6, "--model-ema", "--model-ema-decay", 0.5, "--temperature-epochs", 4,
+        "--log-tensorboard", "--amp", "--amp-dtype", "bfloat16", "--clip-grad", 5, "--clip-mode", "agc",
+    )  # fmt: skip
+    assert list(rows[0]) == ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"]
+    assert [int(row["epoch"]) for row in rows] == list(range(6))
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert float(rows[0]["lr"]) > float(rows[-1]["lr"])
+    out = tmp_path / "x"
+    assert list(out.glob("events.out.tfevents*"))
+    best = max(rows, key=lambda row: float(row["eval_top1"]))
+    assert load(out / "model_best.pth.tar")["metric"] == float(best["eval_top1"])
+
+    # halfway through epoch 0 of 4 it is not yet 1; after epoch 3 it is, on the average too
+    def temperatures(name: str, key: str) -> set[float]:
+        state = load(out / name)[key]
+        return {v.item() for k, v in state.items() if k.endswith("temperature")}
+
+    assert temperatures("checkpoint-0.pth.tar", "state_dict") == {30 - 29 / 4}
+    for key in ("state_dict", "state_dict_ema"):
+        assert temperatures("last.pth.tar", key) == {1.0}
+
+
+def test_plateau_and_early_stopping(folder: Path, tmp_path: Path) -> None:
+    # Too high a rate: the validation loss goes up and down. What follows from it is worked out again here.
+    rows = train(
+        folder, tmp_path, "--epochs", 20, "--lr", 0.5, "--min-lr", 0.004, "--sched", "plateau", "--patience-epochs", 0,
+        "--decay-rate", 0.5, "--eval-metric", "loss", "--early-stop", 3,
+    )  # fmt: skip
+    losses = [float(row["eval_loss"]) for row in rows]
+    lr, best, rates = 0.5, float("inf"), []
+    for loss in losses:
+        rates.append(lr)
+        if loss < best * (1 - 1e-4):
+            best = loss
+        else:
+            lr = max(lr / 2, 0.004)
+    assert [float(row["lr"]) for row in rows] == pytest.approx(rates)
+    assert rates[-1] < rates[0]
+    stale = [len(losses[:n]) - 1 - losses.index(min(losses[:n])) for n in range(1, len(losses) + 1)]
+    assert all(s < 3 for s in stale[:-1]) and (stale[-1] == 3 or len(rows) == 20)
+    assert load(tmp_path / "x" / "model_best.pth.tar")["metric"] == min(losses)
+
+
+def test_patience_counts_from_the_first_best() -> None:
+    history = [{"epoch": n, "train": {"loss": 1.0}, "eval": {"loss": x}} for n, x in enumerate([3.0, 1.0, 2.0, 1.0])]
+    progress = Progress(history=history)
+    assert progress.best("loss")["epoch"] == 1 and progress.stale("loss") == 2
+    assert Progress().stale("loss") == 0
+
+
+def test_epochs_between_validations_and_none_at_all(folder: Path, tmp_path: Path) -> None:
+    rows = train(folder, tmp_path / "a", "--epochs", 3, "--val-interval", 2)
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    rows = train(folder / "train", tmp_path / "b", "--epochs", 1, "--val-split", "")
+    assert list(rows[0]) == ["epoch", "train_loss", "lr"]
+    assert (tmp_path / "b" / "x" / "model_best.pth.tar").exists()
+
+
+def test_compiled_and_channels_last(folder: Path, tmp_path: Path) -> None:
+    plain = train(folder, tmp_path / "plain", "--epochs", 1)
+    other = train(folder, tmp_path / "other", "--epochs", 1, "--torchcompile", "eager", "--channels-last")
+    assert float(other[0]["train_loss"]) == pytest.approx(float(plain[0]["train_loss"]), rel=1e-3)
+    states = [load(tmp_path / name / "x" / "last.pth.tar")["state_dict"] for name in ("plain", "other")]
+    assert states[0].keys() == states[1].keys()
+
+
+@pytest.mark.parametrize("recipe", ["tiny_imagenet_64", "tiny_imagenet_study"])
+def test_recipes_run_on_prepared_tiny_imagenet(tmp_path: Path, recipe: str) -> None:
+    made = diatoms.make(tmp_path / "made", classes=2, train=8, test=4)
+    folder = tiny_imagenet.prepare(made / "tiny-imagenet-200", tmp_path / "prepared")
+    small = ("--model-kwargs", "small_stem=True", "channels=(8,8,8,8)", "--batch-size", 8, "--workers", 0)
+    size = ("--epochs", 1, "--input-size", 3, 32, 32, "--device", "cpu")
+    flags = (folder, "-c", recipe, *small, *size, "--output", tmp_path / "out", "--experiment", "x")
+    assert main([*map(str, flags)]) == 0
+    state = load(tmp_path / "out" / "x" / "last.pth.tar")
+    assert state["arch"] == "resnet18_odconv" and state["args"]["num_classes"] == 2

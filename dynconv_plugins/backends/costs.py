@@ -12,12 +12,15 @@ import math
 from ..problem import Problem
 
 MULTIPLY_ADD = 1 / 100e9  # of a large matrix product or convolution
-WEIGHT = 4e-9  # for each value of a per-sample kernel: mixing, scaling and reading it
-VALUE = 0.7e-9  # for each value read or written in a pass over activations
+WEIGHT = 4.5e-9  # for each value of a per-sample kernel: mixing, scaling and reading it
+CACHED_WEIGHT = 2.4e-9  # the same where the batch's kernels stay in the last-level cache
+CACHE = 8e6  # values that do
+SHARED_WEIGHT = 2e-9  # for each value of the K shared kernels: putting them in the order the products read
+VALUE = 0.6e-9  # for each value read or written in a pass over activations
 CALL = 10e-6  # starting one operation
 
 # What forward and backward take together, over forward alone.
-TRAIN = {"work": 3.0, "weight": 2.5, "value": 4.0}
+TRAIN = {"work": 3.0, "weight": 3.5, "value": 4.5}
 
 
 def _scale(problem: Problem, what: str) -> float:
@@ -32,7 +35,14 @@ def work(problem: Problem, filters: int = 1) -> float:
 
 def per_sample_kernels(problem: Problem) -> float:
     """Making a kernel for every sample, and using it for that sample only."""
-    return problem.samples * problem.c_out * problem.fan_in * WEIGHT * _scale(problem, "weight") + 3 * CALL
+    values = problem.samples * problem.c_out * problem.fan_in
+    weight = CACHED_WEIGHT if values <= CACHE else WEIGHT
+    return values * weight * _scale(problem, "weight") + 3 * CALL
+
+
+def shared_kernels(problem: Problem) -> float:
+    """Rearranging the K kernels, once for the whole batch."""
+    return problem.kernels * problem.c_out * problem.fan_in * SHARED_WEIGHT * _scale(problem, "weight") + CALL
 
 
 def passes(problem: Problem, values: float) -> float:

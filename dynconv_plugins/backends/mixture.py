@@ -31,7 +31,8 @@ def cost(problem: Problem) -> float:
         return costs.work(problem, problem.kernels) + costs.activations(problem) + costs.mix(problem)
     if problem.depthwise and not problem.traced:
         return math.inf  # matrix products with one row
-    return costs.work(problem, problem.kernels) + costs.tap_rows(problem, problem.kernels) + costs.mix(problem)
+    rows = costs.tap_rows(problem, problem.kernels) + costs.shared_kernels(problem)
+    return costs.work(problem, problem.kernels) + rows + costs.mix(problem)
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
@@ -47,7 +48,7 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
         return _traced(x, weight, attention, problem)
     scale = attention.spatial.reshape(problem.batch, problem.taps, 1)
     scale = scale.expand(-1, -1, problem.c_in) if attention.input is None else scale * attention.input[:, None]
-    filters = _group_major(weight, problem).flatten(1, 2).flatten(3).permute(3, 0, 2, 1).contiguous()
+    filters = _group_major(weight, problem).flatten(1, 2).flatten(3).transpose(2, 3).contiguous()
     y = tap_convolution(x.movedim(1, -1).contiguous(), scale, filters, problem)
     y = y.reshape(problem.batch, problem.positions, problem.groups, len(weight), -1)
     return from_rows(_mix_rows(y, attention, problem), problem)

@@ -23,7 +23,8 @@ def tap_convolution(x: Tensor, scale: Tensor, weight: Tensor, problem: Problem) 
     Args:
         x: ``[B, *S, C_in]``, contiguous.
         scale: ``[B, taps, C_in]``.
-        weight: ``[taps, groups, C_in / groups, F]``.
+        weight: ``[groups, F, taps, C_in / groups]``: from a channels-last weight a view, else one copy that moves each
+            filter's values within the cache. Any order with taps outermost is six times as slow to make.
         problem: The geometry.
 
     Returns:
@@ -61,12 +62,12 @@ def _times(rows: Tensor, weight: Tensor) -> Tensor:
     return (rows.unflatten(1, (len(weight), -1)).transpose(0, 1) @ weight).transpose(0, 1).flatten(1)
 
 
-def _outer(rows: Tensor, grad: Tensor, groups: int) -> Tensor:
-    """``[N, groups * I]`` and ``[N, groups * O]`` to the weight's gradient ``[groups, I, O]``."""
+def _outer(grad: Tensor, rows: Tensor, groups: int) -> Tensor:
+    """``[N, groups * O]`` and ``[N, groups * I]`` to the gradient ``[groups, O, I]`` of a tap's weight."""
     if groups == 1:
-        return (rows.t() @ grad)[None]
-    rows, grad = (t.unflatten(1, (groups, -1)).transpose(0, 1) for t in (rows, grad))
-    return rows.transpose(1, 2) @ grad
+        return (grad.t() @ rows)[None]
+    grad, rows = (t.unflatten(1, (groups, -1)).transpose(0, 1) for t in (grad, rows))
+    return grad.transpose(1, 2) @ rows
 
 
 class _TapConvolution(torch.autograd.Function):
@@ -74,10 +75,10 @@ class _TapConvolution(torch.autograd.Function):
     def forward(ctx, x: Tensor, scale: Tensor, weight: Tensor, problem: Problem) -> Tensor:
         ctx.problem = problem
         ctx.save_for_backward(x, scale, weight)
-        y = x.new_zeros(problem.batch, *problem.out_size, weight.shape[1] * weight.shape[3])
+        y = x.new_zeros(problem.batch, *problem.out_size, weight.shape[0] * weight.shape[1])
         for t, read, written in _reach(problem):
             rows = x[read] * _per_sample(scale[:, t], problem)
-            y[written] += _times(rows.flatten(0, -2), weight[t]).reshape(*rows.shape[:-1], -1)
+            y[written] += _times(rows.flatten(0, -2), weight[:, :, t].mT).reshape(*rows.shape[:-1], -1)
         return y
 
     @staticmethod
@@ -92,10 +93,10 @@ class _TapConvolution(torch.autograd.Function):
             g = grad[written].flatten(0, -2)
             factor = _per_sample(scale[:, t], problem)
             if for_weight:
-                grad_weight[t] = _outer((x[read] * factor).flatten(0, -2), g, problem.groups)
+                grad_weight[:, :, t] = _outer(g, (x[read] * factor).flatten(0, -2), problem.groups)
             if not (for_x or for_scale):
                 continue
-            rows = _times(g, weight[t].transpose(1, 2)).reshape(x[read].shape)
+            rows = _times(g, weight[:, :, t]).reshape(x[read].shape)
             if for_scale:
                 grad_scale[:, t] = (rows * x[read]).flatten(1, -2).sum(1)
             if for_x:

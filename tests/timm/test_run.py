@@ -105,6 +105,24 @@ def test_bad_names_come_with_suggestions(script, arguments, says):
         main(["run", str(script), *arguments])
 
 
+@pytest.mark.parametrize(
+    ("raises", "says"),
+    [
+        (
+            "Error(s) in loading state_dict for ResNet:\n\tsize mismatch for fc.weight: 3, 5.\n\tmore",
+            "fc.weight: 3, 5.$",
+        ),
+        ("No pretrained weights exist for resnet18_odconv. Use `pretrained=False`.", "resnet18_odconv comes without"),
+        ("Found 0 images in subfolders of data. Supported image extensions are .png", "subfolders of data:"),
+    ],
+)
+def test_timms_complaints_are_one_line(raises, says, tmp_path):
+    (tmp_path / "complains.py").write_text(f"raise RuntimeError({raises!r})\n")
+    with pytest.raises(UserError, match=says) as caught:
+        main(["run", str(tmp_path / "complains.py")])
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("missing", ["missing.py", "."])
 def test_no_script(missing, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

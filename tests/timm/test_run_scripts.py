@@ -33,7 +33,7 @@ def work(tmp_path_factory):
             (folder / "data" / split / label).mkdir(parents=True)
             for i in range(4):
                 pixels = noise.integers(0, 256, (32, 32, 3), numpy.uint8)
-                image.fromarray(pixels).save(folder / "data" / split / label / f"{i}.png")
+                image.fromarray(pixels).save(folder / "data" / split / label / f"{label}{i}.png")
     return folder
 
 

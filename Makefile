@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[all,dev]' -c constraints.txt
 	@touch $@
 
-# Removes what the targets made here, and nothing that a user put in: data/ stays.
+# Removes what the targets made here, and nothing of a user's: data/ and other runs stay.
 clean:
-	rm -rf .venv build dist runs *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build dist runs/demo *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -62,15 +62,21 @@ def dynamic_conv(
 
     Source: ODConv (ICLR 2022) eq. 2, which contains CondConv's and DyConv's; per position, A2D2C eq. 8.
     """
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        # Every backend then sees one dtype, and none has to know which of its operations autocast would cast.
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+    device = x.device.type
+    # Shapes on the meta device have no autocast to ask for.
+    if device == "meta" or x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+        return _execute(x, weight, attention, bias, stride, padding, dilation, groups)
+    # Every backend then sees one dtype, and none has to know which of its operations autocast would cast.
+    dtype = torch.get_autocast_dtype(device)
+    bias = None if bias is None else bias.to(dtype)
+    with torch.autocast(device, enabled=False):
+        return _execute(x.to(dtype), weight.to(dtype), attention, bias, stride, padding, dilation, groups)
+
+
+def _execute(x, weight, attention, bias, stride, padding, dilation, groups) -> Tensor:
     attention = Attention(*(None if t is None else t.to(x.dtype) for t in attention))
     problem = Problem.of(x, weight, attention, stride, padding, dilation, groups)
-    with torch.autocast(x.device.type, enabled=False):
-        y = choose_backend(problem).run(x, weight, attention, problem)
-        # A network keeps one memory format, whatever the backend works in.
-        y = y.contiguous(memory_format=_LAST[problem.dims] if problem.channels_last else torch.contiguous_format)
-        return y if bias is None else y + bias.reshape(-1, *(1,) * problem.dims)
+    y = choose_backend(problem).run(x, weight, attention, problem)
+    # A network keeps one memory format, whatever the backend works in.
+    y = y.contiguous(memory_format=_LAST[problem.dims] if problem.channels_last else torch.contiguous_format)
+    return y if bias is None else y + bias.reshape(-1, *(1,) * problem.dims)

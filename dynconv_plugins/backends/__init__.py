@@ -5,6 +5,7 @@ A backend is one module with ``supports(problem) -> reason or None``, ``cost(pro
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,12 @@ def choose_backend(problem: Problem) -> ModuleType:
     if chosen is None and (name := os.environ.get("DYNCONV_BACKEND")):
         chosen = BACKENDS[check_name(name)]
     if chosen is None:
-        return min((b for b in BACKENDS.values() if b.supports(problem) is None), key=lambda b: b.cost(problem))
+        # A plain loop: the compiler does not trace `min` with a key.
+        best = math.inf
+        for candidate in BACKENDS.values():
+            if candidate.supports(problem) is None and (cost := candidate.cost(problem)) < best:
+                chosen, best = candidate, cost
+        return chosen
     reason = chosen.supports(problem)
     if reason:
         raise ValueError(f"backend '{name_of(chosen)}' cannot run this: {reason}")

@@ -49,6 +49,8 @@ class ODConvAttention(nn.Module):
         min_channels: int = 16,
     ) -> None:
         super().__init__()
+        if not temperature > 0 or not reduction > 0:
+            raise ValueError(f"temperature and reduction must be positive, got {temperature} and {reduction}")
         options = {"device": conv.weight.device, "dtype": conv.weight.dtype}
         self.kernel_size, self.in_channels = conv.kernel_size, conv.in_channels
         depthwise = conv.groups == conv.in_channels == conv.out_channels

@@ -34,6 +34,13 @@ def test_compiles_without_a_break_and_without_recompiling(kernels):
     assert counter.frame_count <= 2
 
 
+def test_compiles_with_dynamic_shapes_from_the_start():
+    torch._dynamo.reset()
+    op = make().eval()
+    compiled = torch.compile(op, backend="eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(data()), op(data()))
+
+
 @KERNELS
 def test_compiled_gradients(kernels):
     torch._dynamo.reset()

@@ -209,6 +209,8 @@ def test_recorder():
 BAD = [
     ({"num_kernels": 0}, "num_kernels"),
     ({"groups": 3}, "groups"),
+    ({"temperature": 0.0}, "temperature"),
+    ({"reduction": 0.0}, "reduction"),
     ({"padding": "sane"}, "padding"),
     ({"padding": "same", "stride": 2}, "strided"),
     ({"padding_mode": "mirror"}, "padding_mode"),
@@ -220,6 +222,12 @@ BAD = [
 def test_bad_arguments(options, named):
     with pytest.raises(ValueError, match=named):
         make(**options)
+
+
+@DIMS
+def test_shapes_on_the_meta_device(dims):
+    op = make(dims, stride=2).to("meta")
+    assert op(data(dims).to("meta")).shape == make(dims, stride=2)(data(dims)).shape
 
 
 def test_bad_inputs():

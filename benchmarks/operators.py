@@ -1,6 +1,6 @@
 """Times one dynamic convolution, backend by backend, against the static convolution and the grouped form.
 
-    python -m benchmarks.operators [--kernels 1 4] [--seconds 2] [--json FILE] [--markdown FILE]
+    python -m benchmarks.operators [--kernels 1 4] [--seconds 2] [--json FILE]
 
 Each row is one of ResNet-18's 3x3 shapes at 64 or 224 px. `choice` is what the engine picks by itself. The table says
 where the choice loses to `grouped` by more than 5%, and the exit code is then 1.
@@ -11,8 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -132,10 +130,9 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each row")
     parser.add_argument("--json", type=Path, help="also write all times here")
-    parser.add_argument("--markdown", type=Path, help="also write what is printed here, with the command")
     args = parser.parse_args()
     torch.manual_seed(0)
-    console = Console(width=170, record=True)
+    console = Console(width=170)
     warm_up()
     cells = [(c, s, k, train) for k in args.kernels for c, s in SHAPES for train in (False, True)]
     progress = track(cells, console=Console(stderr=True))
@@ -147,9 +144,6 @@ def main() -> int:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     lost = sum(ratio(row, "choice", "grouped") > TOLERANCE for row in rows)
     console.print(f"{lost} of {len(rows)} rows slower than grouped by more than {TOLERANCE - 1:.0%}")
-    if args.markdown:
-        command = shlex.join(["python", "-m", "benchmarks.operators", *sys.argv[1:]])
-        args.markdown.write_text(f"# One convolution\n\n`{command}` printed:\n\n```text\n{console.export_text()}```\n")
     return int(lost > 0)
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.operators [--kernels 1 4] [--seconds 2] [--json FILE]
 
 Each row is one of ResNet-18's 3x3 shapes at 64 or 224 px. `choice` is what the engine picks by itself. The table says
-where the choice loses to `grouped` by more than 5%, and the exit code is then 1.
+where another choice than `grouped` loses to it by more than 5%, and the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -100,6 +100,11 @@ def ratio(row: dict, name: str, base: str) -> float:
     return row["times"][name]["median"] / row["times"][base]["median"]
 
 
+def slower(row: dict) -> bool:
+    """Whether the engine chose worse than `grouped`. Where it chose `grouped` the ratio of the two is the noise."""
+    return row["choice"] != "grouped" and ratio(row, "choice", "grouped") > TOLERANCE
+
+
 def table(rows: list[dict]) -> Table:
     """The rows as a table of ratios to the faster static layout."""
     names = [n for n in BACKENDS if n != "reference"]
@@ -110,7 +115,6 @@ def table(rows: list[dict]) -> Table:
         base = row["static_layout"]
         t = row["times"]["choice"]
         quartiles = f"{t['low'] / row['times'][base]['median']:.2f}-{t['high'] / row['times'][base]['median']:.2f}"
-        lost = ratio(row, "choice", "grouped") > TOLERANCE
         out.add_row(
             f"{row['channels']} @ {row['size']}",
             str(row["kernels"]),
@@ -119,7 +123,7 @@ def table(rows: list[dict]) -> Table:
             *(f"{ratio(row, n, base):.2f}" if n in row["times"] else "-" for n in names),
             f"{ratio(row, 'choice', base):.2f} ({quartiles}) {row['choice']}",
             f"{ratio(row, 'choice', 'grouped'):.2f}",
-            "SLOWER" if lost else "",
+            "SLOWER" if slower(row) else "",
         )
     return out
 
@@ -142,8 +146,10 @@ def main() -> int:
     console.print(f"{machine}, batch {args.batch}, fp32")
     if args.json:
         args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
-    lost = sum(ratio(row, "choice", "grouped") > TOLERANCE for row in rows)
-    console.print(f"{lost} of {len(rows)} rows slower than grouped by more than {TOLERANCE - 1:.0%}")
+    lost = sum(slower(row) for row in rows)
+    same = [ratio(row, "choice", "grouped") for row in rows if row["choice"] == "grouped"]
+    noise = f" (where it chose grouped itself, the two differ by {min(same):.2f} to {max(same):.2f})" if same else ""
+    console.print(f"{lost} of {len(rows)} choices slower than grouped by more than {TOLERANCE - 1:.0%}{noise}")
     return int(lost > 0)
 
 

@@ -53,8 +53,8 @@ SIZES = {
         batch=32,
         mask_train=180,
         mask_test=120,
-        iterations=150,
-        series_epochs=24,
+        iterations=60,
+        series_epochs=16,
         seeds=1,
     ),
 }

@@ -25,7 +25,7 @@ from dynconv_plugins.demo.sizes import Size
 
 MODELS = {"static": "resnet18", "odconv": "resnet18-odconv"}
 SAMPLES = 4
-VALIDATIONS = 5
+VALIDATIONS = 3
 
 
 class Segmentation:

@@ -55,7 +55,10 @@ class EpochBar(Callback):
         self.label, self.disable = label, disable
 
     def before_fit(self) -> None:
-        self.bar = tqdm(total=self.n_epoch, desc=self.label, unit="epoch", leave=False, disable=self.disable)
+        # Epochs are few: each is drawn, however soon after the last (mininterval would drop some).
+        self.bar = tqdm(
+            total=self.n_epoch, desc=self.label, unit="epoch", leave=False, disable=self.disable, mininterval=0
+        )
 
     def after_epoch(self) -> None:
         # The recorder's log ends in values for the metrics' names; its own last name is the time, added later.

@@ -45,7 +45,9 @@ def dynamize(
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(module, []).append(path)
     for conv in chosen.values():
-        new = _replacement(conv, operator, keep_weights, options)
+        block = model.get_submodule(paths[conv][0].rpartition(".")[0])
+        chosen_by_paper = operator.classes[dims_of(conv)].options_in(conv, block)
+        new = _replacement(conv, operator, keep_weights, {**chosen_by_paper, **options})
         for path in paths[conv]:
             parent, _, leaf = path.rpartition(".")
             setattr(model.get_submodule(parent), leaf, new)

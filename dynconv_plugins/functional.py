@@ -43,6 +43,7 @@ def dynamic_conv(
     padding: int | Sequence[int] = 0,
     dilation: int | Sequence[int] = 1,
     groups: int = 1,
+    combine: str = "sum",
 ) -> Tensor:
     """Convolves each sample with its own kernel, by whichever backend is the cheapest for the shape.
 
@@ -53,6 +54,7 @@ def dynamic_conv(
         bias: ``[C_out]``, added last and not modulated.
         stride, padding, dilation: An integer or one per spatial dimension, as in ``torch.nn.functional.conv2d``.
         groups: As in ``torch.nn.functional.conv2d``.
+        combine: How the outputs of the K kernels become one: ``'sum'``, or ``'max'`` for each value's maximum.
 
     Returns:
         ``[B, C_out, *S_out]``, in `x`'s dtype (under autocast in autocast's).
@@ -65,17 +67,17 @@ def dynamic_conv(
     device = x.device.type
     # Shapes on the meta device have no autocast to ask for.
     if device == "meta" or x.dtype == torch.float64 or not torch.is_autocast_enabled(device):
-        return _execute(x, weight, attention, bias, stride, padding, dilation, groups)
+        return _execute(x, weight, attention, bias, stride, padding, dilation, groups, combine)
     # Every backend then sees one dtype, and none has to know which of its operations autocast would cast.
     dtype = torch.get_autocast_dtype(device)
     bias = None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
-        return _execute(x.to(dtype), weight.to(dtype), attention, bias, stride, padding, dilation, groups)
+        return _execute(x.to(dtype), weight.to(dtype), attention, bias, stride, padding, dilation, groups, combine)
 
 
-def _execute(x, weight, attention, bias, stride, padding, dilation, groups) -> Tensor:
+def _execute(x, weight, attention, bias, stride, padding, dilation, groups, combine) -> Tensor:
     attention = Attention(*(None if t is None else t.to(x.dtype) for t in attention))
-    problem = Problem.of(x, weight, attention, stride, padding, dilation, groups)
+    problem = Problem.of(x, weight, attention, stride, padding, dilation, groups, combine)
     y = choose_backend(problem).run(x, weight, attention, problem)
     # A network keeps one memory format, whatever the backend works in.
     y = y.contiguous(memory_format=_LAST[problem.dims] if problem.channels_last else torch.contiguous_format)

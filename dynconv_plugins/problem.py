@@ -53,6 +53,7 @@ class Problem:
     channels_last: bool
     grad: bool
     traced: bool
+    combine: str = "sum"
 
     @classmethod
     def of(
@@ -64,8 +65,11 @@ class Problem:
         padding: int | Sequence[int],
         dilation: int | Sequence[int],
         groups: int,
+        combine: str = "sum",
     ) -> Problem:
         """Reads the problem off the arguments of `dynamic_conv` and checks that they fit together."""
+        if combine not in ("sum", "max"):
+            raise ValueError(f"combine must be 'sum' or 'max', got {combine!r}")
         dims = x.dim() - 2
         if dims not in (1, 2, 3) or weight.dim() != dims + 3:
             raise ValueError(
@@ -125,6 +129,7 @@ class Problem:
             and not x.is_contiguous(),
             grad=torch.is_grad_enabled() and any(t.requires_grad for t in tensors),
             traced=torch.compiler.is_compiling() or torch.jit.is_tracing(),
+            combine=combine,
         )
 
     @property

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..functional import dynamic_conv
+from ..functional import Attention, dynamic_conv
 from ..problem import ntuple
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -19,7 +20,8 @@ class DynamicConv(nn.Module):
     """A drop-in for ``nn.ConvNd`` whose kernels depend on the input.
 
     A subclass sets `dims` in its 1d, 2d and 3d variants and assigns `self.attention`, a module that turns
-    ``[B, C_in, *S]`` into an `Attention`. It is deliberately not an ``nn.ConvNd``: hosts re-initialise those.
+    ``[B, C_in, *S]`` into an `Attention`; one whose kernels are made from the stored ones overrides `kernels`. It is
+    deliberately not an ``nn.ConvNd``: hosts re-initialise those.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:
@@ -29,6 +31,8 @@ class DynamicConv(nn.Module):
     Attributes:
         weight: The K kernels under each other, ``[K * C_out, C_in / groups, *kernel_size]``. With K = 1 this is
             ``nn.ConvNd``'s own weight; with more it stays of a rank that ``model.to(memory_format=...)`` converts.
+        combine: How the outputs of the K kernels become one, see `dynamic_conv`.
+        preserves_static: Whether `load_static` makes the operator compute what the static convolution does.
 
     Raises:
         ValueError: As ``nn.ConvNd`` does.
@@ -36,6 +40,8 @@ class DynamicConv(nn.Module):
 
     dims: int
     transposed = False
+    combine = "sum"
+    preserves_static = True
 
     def __init__(
         self,
@@ -81,9 +87,24 @@ class DynamicConv(nn.Module):
             nn.init.zeros_(self.bias)
 
     @property
-    def kernels(self) -> Tensor:
-        """The K kernels as the engine takes them, ``[K, C_out, C_in / groups, *kernel_size]``."""
+    def stacked(self) -> Tensor:
+        """The stored kernels, a view ``[K, C_out, C_in / groups, *kernel_size]`` of `weight`."""
         return self.weight.unflatten(0, (self.num_kernels, self.out_channels))
+
+    @property
+    def kernels(self) -> Tensor:
+        """The kernels that the engine executes, ``[K, C_out, C_in / groups, *kernel_size]``."""
+        return self.stacked
+
+    @classmethod
+    def options_in(cls, conv: nn.Module, block: nn.Module) -> dict[str, Any]:
+        """Arguments that the paper makes depend on the block a convolution stands in; `dynamize` asks for them.
+
+        Args:
+            conv: The static convolution to replace.
+            block: The module that holds it.
+        """
+        return {}
 
     def set_temperature(self, temperature: float) -> None:
         """Sets the temperature of the attention, where it has one."""
@@ -97,7 +118,7 @@ class DynamicConv(nn.Module):
         Every kernel becomes `conv`'s, divided by what the freshly neutralised attention multiplies it by.
         """
         gain = self.attention.neutralise()
-        self.kernels.copy_((conv.weight / gain).expand_as(self.kernels))
+        self.stacked.copy_((conv.weight / gain).expand_as(self.stacked))
         if self.bias is not None:
             self.bias.copy_(conv.bias)
 
@@ -105,12 +126,11 @@ class DynamicConv(nn.Module):
         """``[B, C_in, *S]`` to ``[B, C_out, *S_out]``; without the batch dimension as well, as ``nn.ConvNd``."""
         if x.dim() == self.dims + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)
-        attention = self.attention(x)
-        padding = tuple(before for before, _ in self._sides)
-        if self.padding_mode != "zeros" or any(before != after for before, after in self._sides):
-            sides = [side for pair in reversed(self._sides) for side in pair]
-            x = F.pad(x, sides, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
-            padding = 0
+        return self.convolve(x, self.attention(x))
+
+    def convolve(self, x: Tensor, attention: Attention) -> Tensor:
+        """The convolution with the attention given: padding, then the engine."""
+        x, padding = self.pad(x)
         return dynamic_conv(
             x,
             self.kernels,
@@ -120,7 +140,16 @@ class DynamicConv(nn.Module):
             padding=padding,
             dilation=self.dilation,
             groups=self.groups,
+            combine=self.combine,
         )
+
+    def pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pads where the engine cannot (modes but zeros, uneven sides), and returns what is left for the engine."""
+        if self.padding_mode == "zeros" and all(before == after for before, after in self._sides):
+            return x, tuple(before for before, _ in self._sides)
+        sides = [side for pair in reversed(self._sides) for side in pair]
+        x = F.pad(x, sides, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
+        return x, (0,) * self.dims
 
     def _padding_sides(self) -> tuple[tuple[int, int], ...]:
         """Padding before and after each dimension; an even kernel under ``'same'`` gets one more after."""

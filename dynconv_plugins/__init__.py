@@ -2,6 +2,7 @@
 
 from . import registry
 from .backends import backend
+from .budget import budget
 from .complexity import Complexity, complexity
 from .convert import dynamize, operators_in
 from .errors import UnknownName, UserError
@@ -22,6 +23,7 @@ __all__ = [
     "UserError",
     "anneal",
     "backend",
+    "budget",
     "complexity",
     "dynamic_conv",
     "dynamize",

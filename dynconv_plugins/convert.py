@@ -6,7 +6,7 @@ from torch import nn
 
 from . import registry
 from .operators.base import DynamicConv
-from .placement import Where, dims_of, select
+from .placement import Where, block_of, convolutions, dims_of, select
 
 
 def operators_in(model: nn.Module) -> dict[str, DynamicConv]:
@@ -44,10 +44,10 @@ def dynamize(
     paths: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(module, []).append(path)
-    for conv in chosen.values():
-        block = model.get_submodule(paths[conv][0].rpartition(".")[0])
-        chosen_by_paper = operator.classes[dims_of(conv)].options_in(conv, block)
-        new = _replacement(conv, operator, keep_weights, {**chosen_by_paper, **options})
+    convs = convolutions(model)
+    for name, conv in chosen.items():
+        by_paper = operator.classes[dims_of(conv)].options_in(block_of(name, convs))
+        new = _replacement(conv, operator, keep_weights, {**by_paper, **options})
         for path in paths[conv]:
             parent, _, leaf = path.rpartition(".")
             setattr(model.get_submodule(parent), leaf, new)

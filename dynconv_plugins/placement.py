@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import nn
 
 from .errors import UnknownName
 
 Where = str | Callable[[str, nn.Module], bool]
+Convs = Mapping[str, nn.Module]
 
 # How timm, mmseg, torchvision and tsai call the projection beside a residual block, and the layers before the first.
 _SHORTCUT = re.compile(r"(^|\.)(downsample|shortcut|skip)(\.|$)")
 _STEM = re.compile(r"(^|\.)(stem|conv_stem)(\.|$)")
 
-PLACEMENTS = ("blocks", "all")
 _PLAIN = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
 
@@ -47,8 +47,17 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
 
     Args:
         model: Any model.
-        where: ``'blocks'``: all but the stem and the shortcuts beside residual blocks (the placement of ODConv's
-            table); ``'all'``; a regular expression searched in module names; or ``callable(name, module) -> bool``.
+        where: A name of `PLACEMENTS`, a regular expression searched in module names, or
+            ``callable(name, module) -> bool``. The names:
+
+            - ``'blocks'``: all but the stem and the shortcuts beside residual blocks (ODConv's table);
+            - ``'dense_blocks'``: these without depthwise convolutions (A2D2C's table);
+            - ``'body'``: all but the stem (DyConv's and DCD's);
+            - ``'all'`` (CondConv's);
+            - ``'initial'``, ``'median'``, ``'terminal'``: the very first convolution, the middle one and the last one
+              of the blocks (A2D2C, section 5.1; with four kernels in ResNet-18's first one 11.72M parameters, as
+              printed there, while the other two counts cannot come from replacing convolutions: see the documentation);
+            - ``'block_first'``: the first convolution of each block (A2D2C, section 5.3).
 
     Raises:
         UnknownName: If a string is neither a placement nor matches any convolution.
@@ -56,11 +65,8 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
     convs = convolutions(model)
     if callable(where):
         return {name: conv for name, conv in convs.items() if where(name, conv)}
-    if where == "all":
-        return convs
-    if where == "blocks":
-        stem = _stem(convs)
-        return {name: conv for name, conv in convs.items() if name not in stem and not _SHORTCUT.search(name)}
+    if where in PLACEMENTS:
+        return {name: convs[name] for name in PLACEMENTS[where](convs)}
     try:
         pattern = re.compile(where)
     except re.error as e:
@@ -71,7 +77,50 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
     return chosen
 
 
-def _stem(convs: dict[str, nn.Module]) -> set[str]:
+def block_of(name: str, convs: Convs) -> Convs:
+    """The convolutions of the block that `name` stands in, shortcuts left out.
+
+    The block is the smallest module around it that holds two convolutions or more.
+    """
+    inside = name
+    while inside:
+        inside = inside.rpartition(".")[0]
+        block = {n: c for n, c in convs.items() if not inside or n.startswith(inside + ".")}
+        if len(block) > 1:
+            break
+    return {n: c for n, c in block.items() if not _SHORTCUT.search(n)}
+
+
+def _body(convs: Convs) -> list[str]:
+    stem = _stem(convs)
+    return [name for name in convs if name not in stem]
+
+
+def _blocks(convs: Convs) -> list[str]:
+    return [name for name in _body(convs) if not _SHORTCUT.search(name)]
+
+
+def _dense_blocks(convs: Convs) -> list[str]:
+    return [name for name in _blocks(convs) if not 1 < convs[name].groups == convs[name].in_channels]
+
+
+def _block_first(convs: Convs) -> list[str]:
+    return [name for name in _blocks(convs) if next(iter(block_of(name, convs))) == name]
+
+
+PLACEMENTS: dict[str, Callable[[Convs], list[str]]] = {
+    "blocks": _blocks,
+    "dense_blocks": _dense_blocks,
+    "body": _body,
+    "all": list,
+    "initial": lambda convs: list(convs)[:1],
+    "median": lambda convs: _blocks(convs)[len(_blocks(convs)) // 2 :][:1],
+    "terminal": lambda convs: _blocks(convs)[-1:],
+    "block_first": _block_first,
+}
+
+
+def _stem(convs: Convs) -> set[str]:
     """The first convolution, with its siblings where a stem is a sequence of them."""
     if not convs:
         return set()

@@ -32,13 +32,26 @@ class Operator:
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-_ODCONV = {1: ops.ODConv1d, 2: ops.ODConv2d, 3: ops.ODConv3d}
+def _classes(prefix: str) -> dict[int, type[nn.Module]]:
+    return {dims: getattr(ops, f"{prefix}{dims}d") for dims in (1, 2, 3)}
+
 
 _OPERATORS = {
     operator.name: operator
     for operator in (
-        Operator("odconv", _ODCONV, "taps, input channels and filters attended, one kernel (ODConv, ICLR 2022)"),
-        Operator("odconv4x", _ODCONV, "the same with four kernels mixed", defaults={"num_kernels": 4}),
+        Operator(
+            "condconv", _classes("CondConv"), "8 kernels mixed by sigmoid weights (CondConv, NeurIPS 2019)", "all"
+        ),
+        Operator("dyconv", _classes("DyConv"), "4 kernels mixed by a softmax (Dynamic Convolution, CVPR 2020)", "body"),
+        Operator("dcd", _classes("DCD"), "scaled kernel and low-rank dynamic residual (DCD, ICLR 2021)", "body"),
+        Operator(
+            "odconv", _classes("ODConv"), "taps, input channels and filters attended, one kernel (ODConv, ICLR 2022)"
+        ),
+        Operator("odconv4x", _classes("ODConv"), "the same with four kernels mixed", defaults={"num_kernels": 4}),
+        Operator("a2d2c", _classes("A2D2C"), "4 kernels mixed by local features (A2D2C)", "dense_blocks"),
+        Operator("a2d2cplus", _classes("A2D2CPlus"), "the same, outputs mixed (A2D2C+)", "dense_blocks"),
+        Operator("globalsoft", _classes("GlobalSoft"), "input channels gated from the whole map (study, 2.1.3)"),
+        Operator("hard", _classes("Hard"), "filters switched on and off by the input (study, 2.1.4; MetaDOCK)"),
     )
 }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -97,12 +97,11 @@ class DynamicConv(nn.Module):
         return self.stacked
 
     @classmethod
-    def options_in(cls, conv: nn.Module, block: nn.Module) -> dict[str, Any]:
+    def options_in(cls, block: Mapping[str, nn.Module]) -> dict[str, Any]:
         """Arguments that the paper makes depend on the block a convolution stands in; `dynamize` asks for them.
 
         Args:
-            conv: The static convolution to replace.
-            block: The module that holds it.
+            block: The static convolutions of the block by name, shortcuts left out.
         """
         return {}
 
@@ -126,14 +125,18 @@ class DynamicConv(nn.Module):
         """``[B, C_in, *S]`` to ``[B, C_out, *S_out]``; without the batch dimension as well, as ``nn.ConvNd``."""
         if x.dim() == self.dims + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)
-        return self.convolve(x, self.attention(x))
+        return self.convolve(x, self.attend(x))
 
-    def convolve(self, x: Tensor, attention: Attention) -> Tensor:
-        """The convolution with the attention given: padding, then the engine."""
+    def attend(self, x: Tensor) -> Attention:
+        """The attention for ``[B, C_in, *S]``."""
+        return self.attention(x)
+
+    def convolve(self, x: Tensor, attention: Attention, kernels: Tensor | None = None) -> Tensor:
+        """The convolution with the attention given: padding, then the engine; by `self.kernels` unless others are."""
         x, padding = self.pad(x)
         return dynamic_conv(
             x,
-            self.kernels,
+            self.kernels if kernels is None else kernels,
             attention,
             bias=self.bias,
             stride=self.stride,

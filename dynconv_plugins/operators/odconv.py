@@ -4,28 +4,15 @@ from __future__ import annotations
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional import Attention
 from .base import DynamicConv
+from .heads import PooledNorm, Tempered, bottleneck, pooled
 
 
-class PooledNorm(nn.BatchNorm1d):
-    """Batch norm of pooled features that also trains on a single sample.
-
-    One value per channel has no variance, so a batch of one is normalised with the running statistics and leaves them
-    alone. The published code crashes there (its issues 11, 23 and 35).
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
-
-
-class ODConvAttention(nn.Module):
+class ODConvAttention(Tempered):
     """The four attentions of one ODConv from the pooled input.
 
     ``z = ReLU(BN(W GAP(x)))``, then ``c, f, s = sigmoid(head(z) / T)`` and ``a = softmax(head(z) / T)``. The heads are
@@ -48,9 +35,7 @@ class ODConvAttention(nn.Module):
         temperature: float = 1.0,
         min_channels: int = 16,
     ) -> None:
-        super().__init__()
-        if not temperature > 0 or not reduction > 0:
-            raise ValueError(f"temperature and reduction must be positive, got {temperature} and {reduction}")
+        super().__init__(temperature, conv.weight.device)
         options = {"device": conv.weight.device, "dtype": conv.weight.dtype}
         self.kernel_size, self.in_channels = conv.kernel_size, conv.in_channels
         depthwise = conv.groups == conv.in_channels == conv.out_channels
@@ -61,11 +46,10 @@ class ODConvAttention(nn.Module):
             taps if taps > 1 else 0,
             conv.num_kernels if conv.num_kernels > 1 else 0,
         )
-        hidden = max(int(conv.in_channels * reduction), min_channels)
+        hidden = bottleneck(conv.in_channels, reduction, min_channels)
         self.squeeze = nn.Linear(conv.in_channels, hidden, bias=False, **options)
         self.norm = PooledNorm(hidden, **options)
         self.heads = nn.Linear(hidden, sum(self.sizes), **options)
-        self.register_buffer("temperature", torch.tensor(float(temperature), device=conv.weight.device))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -91,9 +75,8 @@ class ODConvAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the four factors."""
-        z = F.relu(self.norm(self.squeeze(x.flatten(2).mean(2))))
-        logits = self.heads(z) / self.temperature.to(z.dtype)
-        c, f, s, a = logits.split(self.sizes, 1)
+        z = F.relu(self.norm(self.squeeze(pooled(x))))
+        c, f, s, a = self.cooled(self.heads(z)).split(self.sizes, 1)
         return Attention(
             kernel=a.softmax(1) if self.sizes[3] else None,
             spatial=s.sigmoid().reshape(-1, *self.kernel_size) if self.sizes[2] else None,

@@ -1,0 +1,83 @@
+"""The budget of hard attention: a loss that reaches any trainer, because it joins the backward pass by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class _Joined(torch.autograd.Function):
+    """The identity on the first argument; its backward also starts the gradient of the second, a scalar loss."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, loss: Tensor, scale: float) -> Tensor:
+        ctx.scale, ctx.dtype = scale, loss.dtype
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad, grad.new_full((), ctx.scale, dtype=ctx.dtype), None
+
+
+class Budget(nn.Module):
+    """Adds ``w1 (mean(mask) - budget)^2 + w2 |zeta|_1`` to whatever loss the network is trained with.
+
+    The gradient is added where the mask is used, so no trainer has to know of it. It is that of a loss which the
+    trainer neither scales nor divides: with a float16 gradient scaler set `loss_scale` to the scaler's value before
+    each step (bfloat16 needs nothing), and when gradients are accumulated over n batches to n times less.
+
+    Args:
+        budget: Part of the mask that may be on, between 0 and 1.
+        weight: w1, reached linearly over `ramp` training forwards.
+        sparsity: w2.
+        ramp: Training forwards; the counter is a buffer, so that resuming continues.
+
+    Attributes:
+        mask_rate: Part of the mask that was on in the last training forward.
+        budget_loss: The loss of the last training forward.
+        loss_scale: What the trainer multiplies its own loss by.
+
+    Source: MetaDOCK (CVPR 2022), its loss.
+    """
+
+    def __init__(self, budget: float, weight: float, sparsity: float, ramp: int, device=None) -> None:
+        super().__init__()
+        if not 0 <= budget <= 1 or weight < 0 or sparsity < 0 or ramp < 0:
+            raise ValueError(
+                f"budget lies in 0..1, weights and ramp are not negative: got {budget}, {weight}, {sparsity}, {ramp}"
+            )
+        self.target, self.weight, self.sparsity, self.ramp = budget, weight, sparsity, ramp
+        self.loss_scale = 1.0
+        self.register_buffer("step", torch.zeros((), dtype=torch.long, device=device))
+        self.register_buffer("mask_rate", torch.ones((), device=device), persistent=False)
+        self.register_buffer("budget_loss", torch.zeros((), device=device), persistent=False)
+
+    def forward(self, mask: Tensor, zeta: Tensor, samples: int = 1) -> Tensor:
+        """Returns `mask`, in training with the loss attached.
+
+        Args:
+            mask: Zeros and ones of any shape, differentiable with respect to `zeta`.
+            zeta: The logits behind it.
+            samples: Over how many samples the norm of `zeta` is averaged.
+        """
+        if not (self.training and torch.is_grad_enabled() and mask.requires_grad):
+            return mask
+        part = (self.step / self.ramp).clamp(max=1.0) if self.ramp else 1.0
+        rate = mask.float().mean()
+        loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * zeta.float().abs().sum() / samples
+        with torch.no_grad():
+            self.step += 1
+            self.mask_rate.copy_(rate)
+            self.budget_loss.copy_(loss)
+        return _Joined.apply(mask, loss, self.loss_scale)
+
+
+def budget(model: nn.Module) -> dict[str, float]:
+    """Mask rate and budget loss of the last training forward, averaged over the hard operators; empty without any."""
+    found = [module for module in model.modules() if isinstance(module, Budget)]
+    if not found:
+        return {}
+    return {
+        name: torch.stack([getattr(module, name) for module in found]).mean().item()
+        for name in ("mask_rate", "budget_loss")
+    }

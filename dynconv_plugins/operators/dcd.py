@@ -1,0 +1,148 @@
+"""Dynamic convolution decomposition: a scaled static kernel and a low-rank residual that mixes latent channels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..functional import Attention
+from .base import DynamicConv
+from .heads import PooledNorm, pooled
+
+_POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+class DCDFactors(NamedTuple):
+    """What varies with the input.
+
+    Attributes:
+        output: The diagonal L(x), ``[B, C_out]``, between 0 and 2.
+        mixing: Phi(x), ``[B, l, l]``, mixes the latent channels.
+    """
+
+    output: Tensor
+    mixing: Tensor
+
+
+class DCDAttention(nn.Module):
+    """``z = ReLU(W GAP(x))``, then ``L = hard sigmoid(W_L z)`` in 0..2 and ``Phi = W_Phi z``.
+
+    Args:
+        conv: The convolution the attention is for.
+        latent: l, the number of latent channels.
+        grid: Cells per dimension that the input is pooled to.
+
+    Source: DCD (ICLR 2021), sections 4.1 and 4.2. Squeeze width is the larger of the descriptor and l^2, by 16.
+    """
+
+    def __init__(self, conv: DynamicConv, latent: int, grid: int) -> None:
+        super().__init__()
+        options = {"device": conv.weight.device, "dtype": conv.weight.dtype, "bias": False}
+        self.dims, self.latent, self.grid = conv.dims, latent, grid
+        descriptor = conv.in_channels * grid**conv.dims
+        hidden = max(max(descriptor, latent**2) // 16, 1)
+        self.squeeze = nn.Linear(descriptor, hidden, **options)
+        self.scale = nn.Linear(hidden, conv.out_channels, **options)
+        self.mixing = nn.Linear(hidden, latent**2, **options)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming normal; the diagonal starts near one."""
+        nn.init.kaiming_normal_(self.squeeze.weight, nonlinearity="relu")
+        nn.init.kaiming_normal_(self.mixing.weight, nonlinearity="linear")
+        nn.init.normal_(self.scale.weight, 0.0, 0.01)
+
+    def neutralise(self) -> float:
+        """Makes the diagonal one for every input."""
+        nn.init.zeros_(self.scale.weight)
+        return 1.0
+
+    def forward(self, x: Tensor) -> DCDFactors:
+        """``[B, C_in, *S]`` to the diagonal and the mixing matrix."""
+        cells = pooled(x) if self.grid == 1 else _POOL[self.dims](x, self.grid).flatten(1)
+        z = F.relu(self.squeeze(cells))
+        mixing = self.mixing(z).unflatten(1, (self.latent, self.latent))
+        return DCDFactors(output=2 * F.hardsigmoid(self.scale(z)), mixing=mixing)
+
+
+class _DCD(DynamicConv):
+    """Dynamic convolution decomposition, drop-in for ``nn.ConvNd``; no per-sample kernel is ever made.
+
+    ``y = L(x) * conv(x, W_0) + P (BN_2(Phi(x) q) + q)`` with ``q = BN_1(Q x)`` at the tap in the middle of the kernel.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:
+            As in ``nn.ConvNd``. The low-rank part is dense whatever `groups` is.
+        grid: Cells per dimension of the pooled descriptor. The paper takes 2 (x2) in basic blocks and 1 in bottlenecks;
+            `dynamize` does as the paper, ``None`` outside of it is 1.
+        latent: l, latent channels; the paper's ``int(sqrt(C_in * cells))`` if not given.
+
+    Shape:
+        ``[B, C_in, *S]`` to ``[B, C_out, *S_out]``, as ``nn.ConvNd``.
+
+    Raises:
+        ValueError: As ``nn.ConvNd`` does.
+
+    Source: Li et al., "Revisiting Dynamic Convolution via Matrix Decomposition", ICLR 2021, eq. 4 and 5.
+    """
+
+    def __init__(self, *conv, grid: int | None = None, latent: int | None = None, **conv_options) -> None:
+        super().__init__(*conv, **conv_options)
+        grid = 1 if grid is None else grid
+        if grid < 1 or (latent is not None and latent < 1):
+            raise ValueError(f"grid and latent must be at least 1, got {grid} and {latent}")
+        latent = latent or math.isqrt(self.in_channels * grid**self.dims)
+        options = {"device": self.weight.device, "dtype": self.weight.dtype}
+        self.attention = DCDAttention(self, latent, grid)
+        self.q = nn.Linear(self.in_channels, latent, bias=False, **options)
+        self.norm1, self.norm2 = PooledNorm(latent, **options), PooledNorm(latent, **options)
+        self.p = nn.Linear(latent, self.out_channels, bias=False, **options)
+        for layer in (self.q, self.p):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="linear")
+
+    @classmethod
+    def options_in(cls, block: Mapping[str, nn.Module]) -> dict[str, Any]:
+        """Pools to two cells per dimension in a basic block, which is one without 1x1 convolutions."""
+        return {"grid": 2} if block and all(math.prod(conv.kernel_size) > 1 for conv in block.values()) else {}
+
+    def load_static(self, conv: nn.Module) -> None:
+        """Takes over the weights of a static convolution; the low-rank part starts at zero, its input does not."""
+        super().load_static(conv)
+        nn.init.zeros_(self.p.weight)
+
+    def convolve(self, x: Tensor, attention: DCDFactors, kernels: Tensor | None = None) -> Tensor:
+        """The scaled static convolution and the low-rank residual."""
+        y = super().convolve(x, Attention(output=attention.output), kernels)
+        q = self.norm1(self.q.weight @ self._middle(x, y).flatten(2))
+        residual = self.p.weight @ (self.norm2(attention.mixing.to(q.dtype) @ q) + q)
+        return y + residual.reshape(y.shape).to(y.dtype)
+
+    def _middle(self, x: Tensor, y: Tensor) -> Tensor:
+        """The input under the middle tap for each position of the output `y`, ``[B, C_in, *S_out]``."""
+        x, padding = self.pad(x)
+        sides: list[int] = []
+        for i in reversed(range(self.dims)):
+            before = padding[i] - self.dilation[i] * ((self.kernel_size[i] - 1) // 2)
+            length = (y.shape[2 + i] - 1) * self.stride[i] + 1
+            sides += [before, length - x.shape[2 + i] - before]  # negative crops
+        x = F.pad(x, sides) if any(sides) else x
+        return x[(..., *(slice(None, None, s) for s in self.stride))]
+
+
+class DCD1d(_DCD):
+    __doc__ = _DCD.__doc__
+    dims = 1
+
+
+class DCD2d(_DCD):
+    __doc__ = _DCD.__doc__
+    dims = 2
+
+
+class DCD3d(_DCD):
+    __doc__ = _DCD.__doc__
+    dims = 3

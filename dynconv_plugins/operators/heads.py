@@ -1,0 +1,56 @@
+"""What the attention heads of several operators share: pooling, a norm for pooled features, a temperature."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Global average pooling, ``[B, C, *S]`` to ``[B, C]``."""
+    return x.flatten(2).mean(2)
+
+
+class PooledNorm(nn.BatchNorm1d):
+    """Batch norm of pooled features that also trains on a single value per channel.
+
+    One value has no variance, so a batch of one is normalised with the running statistics and leaves them alone. The
+    published code of ODConv crashes there (its issues 11, 23 and 35).
+
+    Shape:
+        ``[B, C]`` or ``[B, C, L]``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] == 1 and x.shape[2:].numel() == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
+        return super().forward(x)
+
+
+class Tempered(nn.Module):
+    """An attention head whose logits are divided by a temperature, a buffer that checkpoints hold.
+
+    Source: Dynamic Convolution (CVPR 2020), section 3.3.
+    """
+
+    def __init__(self, temperature: float, device=None) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature must be positive, got {temperature}")
+        self.register_buffer("temperature", torch.tensor(float(temperature), device=device))
+
+    def cooled(self, logits: Tensor) -> Tensor:
+        """The logits divided by the temperature."""
+        return logits / self.temperature.to(logits.dtype)
+
+
+def bottleneck(channels: int, reduction: float, least: int) -> int:
+    """Width of an attention bottleneck.
+
+    Raises:
+        ValueError: If `reduction` is not positive.
+    """
+    if not reduction > 0:
+        raise ValueError(f"reduction must be positive, got {reduction}")
+    return max(int(channels * reduction), least)

@@ -78,6 +78,10 @@ def _count_dynamic(inputs: list[Any], outputs: list[Any]) -> int:
     def shape(value: Any) -> list[int]:
         return value.type().sizes()
 
-    x, weight, kernel, spatial, channels, filters = inputs[:6]
+    x, weight, kernel, spatial, channels, filters, _, combine = inputs
     there = [not isinstance(value.type(), torch.NoneType) for value in (kernel, spatial, channels, filters)]
-    return multiply_adds(shape(x), shape(weight), shape(outputs[0]), there[0], there[1] or there[2], there[3])
+    per_position = there[0] and len(shape(kernel)) > 2
+    aggregated = not per_position and (combine.toIValue() == "sum" or shape(weight)[0] == 1)
+    return multiply_adds(
+        shape(x), shape(weight), shape(outputs[0]), there[0], there[1] or there[2], there[3], aggregated
+    )

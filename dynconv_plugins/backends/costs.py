@@ -69,5 +69,5 @@ def tap_rows(problem: Problem, filters: int) -> float:
 
 
 def mix(problem: Problem) -> float:
-    """Summing K outputs."""
+    """Making one of K outputs, by sum or maximum."""
     return passes(problem, 2 * problem.positions * problem.c_out * problem.kernels) if problem.kernels > 1 else 0.0

@@ -29,21 +29,28 @@ def counted(
     input: Tensor | None,
     output: Tensor | None,
     out_size: list[int],
+    combine: str,
 ) -> Tensor:
-    """Zeros of the right shape."""
+    """Zeros of the right shape; `combine` is there to be counted."""
     return x.new_zeros(x.shape[0], weight.shape[1], *out_size)
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     """Zeros; the operation's inputs tell what there is to count."""
     # A tracer's sizes are tensors.
-    return counted(x, weight, *attention, [int(size) for size in problem.out_size])
+    return counted(x, weight, *attention, [int(size) for size in problem.out_size], problem.combine)
 
 
 def multiply_adds(
-    x: list[int], weight: list[int], output: list[int], has_kernel: bool, has_input_or_spatial: bool, has_output: bool
+    x: list[int],
+    weight: list[int],
+    output: list[int],
+    has_kernel: bool,
+    has_input_or_spatial: bool,
+    has_output: bool,
+    aggregated: bool = True,
 ) -> int:
-    """Multiply-adds of one dynamic convolution in the aggregated form, attention head excluded.
+    """Multiply-adds of one dynamic convolution, in the aggregated form where it has one, attention head excluded.
 
     With N weights a kernel:
 
@@ -56,13 +63,22 @@ def multiply_adds(
     convolutions are counted as dynamic, as that table does although its parameters and its code keep them static. The
     fully connected layers of the attention head are counted where they stand.
 
+    Without an aggregated form (the maximum of K outputs, or kernel weights per position) there are K convolutions and
+    nothing is mixed beforehand; instead each position weights K C_out outputs, and scales C_out. Comparing is free.
+
     Args:
         x: ``[B, C_in, *S]``.
         weight: ``[K, C_out, C_in / groups, *kernel_size]``.
         output: ``[B, C_out, *S_out]``.
         has_kernel, has_input_or_spatial, has_output: Which attention factors there are.
+        aggregated: Whether the K kernels can become one per sample.
     """
     kernels, one = weight[0], math.prod(weight[1:])
     batch, positions = x[0], math.prod(output[2:])
-    making = kernels * one * (has_kernel and kernels > 1) + kernels * one * has_input_or_spatial + one * has_output
-    return batch * (positions * one + making + positions * x[1] * (has_kernel or has_input_or_spatial or has_output))
+    mixing, filters = kernels * one * (has_kernel and kernels > 1), one * has_output
+    if not aggregated:
+        values = positions * output[1]
+        mixing, filters = kernels * values * has_kernel, values * has_output
+    convolving = positions * one * (1 if aggregated else kernels)
+    making = mixing + kernels * one * has_input_or_spatial + filters
+    return batch * (convolving + making + positions * x[1] * (has_kernel or has_input_or_spatial or has_output))

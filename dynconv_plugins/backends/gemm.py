@@ -7,12 +7,12 @@ from torch import Tensor
 from ..problem import Problem
 from . import costs
 from .columns import columns, from_rows
-from .plain import folded_kernels, unfolded
+from .plain import folded_kernels, not_aggregated, unfolded
 
 
 def supports(problem: Problem) -> str | None:
-    """Everything but per-position mixing."""
-    return "a kernel per position cannot be aggregated per sample" if problem.per_position else None
+    """Everything but per-position mixing and maxima, which have no per-sample kernel."""
+    return not_aggregated(problem)
 
 
 def cost(problem: Problem) -> float:

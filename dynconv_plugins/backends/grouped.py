@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ..problem import Problem
 from . import costs
-from .plain import conv, mixed_kernels, scale_channels
+from .plain import conv, mixed_kernels, not_aggregated, scale_channels
 
 
 def supports(problem: Problem) -> str | None:
-    """Everything but per-position mixing, which has no per-sample kernel."""
-    return "a kernel per position cannot be aggregated per sample" if problem.per_position else None
+    """Everything but per-position mixing and maxima, which have no per-sample kernel."""
+    return not_aggregated(problem)
 
 
 def cost(problem: Problem) -> float:

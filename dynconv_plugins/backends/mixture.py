@@ -1,9 +1,11 @@
 """Shared weights: taps are scaled before, outputs mixed after one convolution or GEMM with K * C_out filters.
 
-No per-sample kernel is ever made, so this is the one way that also mixes per position:
+No per-sample kernel is ever made, so this is the one way that also mixes per position, or takes a maximum:
 
     y = f * sum_k a_k * ( W_k @ (s * im2col(c * x)) )       one GEMM a tap for the whole batch
     y = f * sum_k a_k * conv(c * x, W_k)                     without s: one static convolution
+
+With ``combine='max'`` the sum over k is a maximum.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch import Tensor
 from ..problem import Problem
 from . import costs
 from .columns import from_rows
-from .plain import conv, scale_channels, unfolded
+from .plain import combined, conv, not_aggregated, scale_channels, unfolded
 from .taps import tap_convolution
 
 
@@ -29,15 +31,15 @@ def cost(problem: Problem) -> float:
     """K times the static multiply-adds; a pass over the input for each tap where taps are scaled."""
     if "spatial" not in problem.factors:
         return costs.work(problem, problem.kernels) + costs.activations(problem) + costs.mix(problem)
-    if problem.depthwise and not problem.traced:
-        return math.inf  # matrix products with one row
+    if problem.depthwise and not problem.traced and not not_aggregated(problem):
+        return math.inf  # matrix products with one row, where there is another way
     rows = costs.tap_rows(problem, problem.kernels) + costs.shared_kernels(problem)
     return costs.work(problem, problem.kernels) + rows + costs.mix(problem)
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     """Mixes outputs; weights are shared by the batch."""
-    if attention.kernel is None and problem.kernels > 1:
+    if attention.kernel is None and problem.combine == "sum" and problem.kernels > 1:
         weight = weight.sum(0, keepdim=True)
     if attention.spatial is None:
         x = scale_channels(x, attention.input)
@@ -61,13 +63,10 @@ def _group_major(weight: Tensor, problem: Problem) -> Tensor:
 
 def _mix_rows(y: Tensor, attention, problem: Problem) -> Tensor:
     """``[B, positions, groups, K, C_out / groups]`` to ``[B, positions, C_out]``."""
-    if attention.kernel is None:
-        y = y.flatten(2)
-    elif problem.per_position:
-        a = attention.kernel.flatten(2).transpose(1, 2)
-        y = (y * a[:, :, None, :, None]).sum(3).flatten(2)
-    else:
-        y = (y * attention.kernel[:, None, None, :, None]).sum(3).flatten(2)
+    if attention.kernel is not None:
+        a = attention.kernel.flatten(2).transpose(1, 2) if problem.per_position else attention.kernel[:, None]
+        y = y * a[:, :, None, :, None]
+    y = combined(y, 3, problem).flatten(2)
     return y if attention.output is None else y * attention.output[:, None]
 
 
@@ -76,8 +75,7 @@ def _mix(y: Tensor, kernel: Tensor | None, problem: Problem, dim: int) -> Tensor
     if kernel is not None:
         tail = kernel.shape[2:] if problem.per_position else (1,) * problem.dims
         y = y * kernel.reshape(problem.batch, 1, problem.kernels, 1, *tail)
-    y = y.sum(dim) if y.shape[dim] > 1 else y.squeeze(dim)
-    return y.flatten(1, 2)
+    return combined(y, dim, problem).flatten(1, 2)
 
 
 def _traced(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:

@@ -25,6 +25,25 @@ def scale_channels(x: Tensor, factor: Tensor | None) -> Tensor:
     return x if factor is None else x * factor.reshape(*factor.shape, *(1,) * (x.dim() - 2))
 
 
+def not_aggregated(problem: Problem) -> str | None:
+    """Why the K kernels cannot become one kernel per sample before the convolution; ``None`` where they can."""
+    if problem.per_position:
+        return "a kernel per position cannot be aggregated per sample"
+    if problem.combine == "max" and problem.kernels > 1:
+        return "the maximum of K outputs is not the output of any one kernel"
+    return None
+
+
+def combined(y: Tensor, dim: int, problem: Problem) -> Tensor:
+    """The K outputs along `dim` made one, by their sum or their maximum.
+
+    Among equal maxima ``amax`` divides the gradient evenly: it depends on no order of the kernels.
+    """
+    if y.shape[dim] == 1:
+        return y.squeeze(dim)
+    return y.amax(dim) if problem.combine == "max" else y.sum(dim)
+
+
 def mixed_kernels(weight: Tensor, attention, problem: Problem) -> Tensor:
     """Per-sample kernels ``sum_k a_bk W_k`` times `spatial`, as ``[B, C_out, C_in / groups, taps]``.
 

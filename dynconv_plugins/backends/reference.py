@@ -22,19 +22,21 @@ def cost(problem: Problem) -> float:
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
-    """``y_b = f_b * sum_k a_bk * conv(c_b * x_b, s_b * W_k)``, written out."""
+    """``y_b = f_b * sum_k a_bk * conv(c_b * x_b, s_b * W_k)``, or with ``max_k`` for the sum, written out."""
     samples = []
     for b in range(problem.batch):
         xb = x[b : b + 1]
         if attention.input is not None:
             xb = xb * attention.input[b].reshape(1, -1, *(1,) * problem.dims)
-        y = 0
+        outputs = []
         for k in range(problem.kernels):
             w = weight[k]
             if attention.spatial is not None:
                 w = w * attention.spatial[b]
             yk = conv(xb, w, problem)
-            y = y + (yk if attention.kernel is None else attention.kernel[b, k] * yk)
+            outputs.append(yk if attention.kernel is None else attention.kernel[b, k] * yk)
+        outputs = torch.stack(outputs)
+        y = outputs.amax(0) if problem.combine == "max" else outputs.sum(0)
         if attention.output is not None:
             y = y * attention.output[b].reshape(1, -1, *(1,) * problem.dims)
         samples.append(y)

@@ -8,6 +8,7 @@ from .dyconv import DyConv1d, DyConv2d, DyConv3d
 from .globalsoft import GlobalSoft1d, GlobalSoft2d, GlobalSoft3d
 from .hard import Hard1d, Hard2d, Hard3d
 from .odconv import ODConv1d, ODConv2d, ODConv3d
+from .orconv import ORConv1d, ORConv2d, ORConv3d
 
 __all__ = [
     "A2D2C1d",
@@ -34,4 +35,7 @@ __all__ = [
     "ODConv1d",
     "ODConv2d",
     "ODConv3d",
+    "ORConv1d",
+    "ORConv2d",
+    "ORConv3d",
 ]

@@ -3,6 +3,7 @@
 from . import registry
 from .backends import backend
 from .budget import budget
+from .checkpoints import convert_checkpoint
 from .complexity import Complexity, complexity
 from .convert import dynamize, operators_in
 from .errors import UnknownName, UserError
@@ -25,6 +26,7 @@ __all__ = [
     "backend",
     "budget",
     "complexity",
+    "convert_checkpoint",
     "dynamic_conv",
     "dynamize",
     "explain_backends",

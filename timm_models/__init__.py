@@ -19,10 +19,11 @@ except UserError as e:
     sys.exit(2)
 
 from . import mobilenetv2_dynconv, resnet_dynconv
+from .condconv import adopt_condconv
 from .mobilenetv2_dynconv import DynamicMobileNetV2
 from .resnet_dynconv import DynamicResNet
 
-__all__ = ["DynamicMobileNetV2", "DynamicResNet", "list_models"]
+__all__ = ["DynamicMobileNetV2", "DynamicResNet", "adopt_condconv", "list_models"]
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -29,6 +29,7 @@ class Case:
     factors: frozenset[str] = ALL
     per_position: bool = False
     bias: bool = True
+    combine: str = "sum"
 
     def __str__(self) -> str:
         return self.name
@@ -67,6 +68,28 @@ CASES = [
     Case("2d-per-position-K4", (6, 5), (3, 3), kernels=4, padding=1, per_position=True),
     Case("2d-per-position-K4-stride2-groups2", (6, 5), (3, 3), 4, stride=2, padding=1, groups=2, per_position=True),
     Case("2d-per-position-K4-no-taps", (6, 5), (3, 3), 4, padding=1, factors=ALL - {"spatial"}, per_position=True),
+    Case("2d-per-position-depthwise", (5, 5), (3, 3), 4, c_in=4, groups=4, padding=1, per_position=True),
+    Case("2d-max-K1", (5, 5), (3, 3), padding=1, combine="max"),
+    Case("2d-max-K4", (8, 7), (3, 3), kernels=4, padding=1, combine="max"),
+    Case("2d-max-K4-no-attention", (6, 7), (3, 3), 4, stride=2, padding=1, factors=frozenset(), combine="max"),
+    Case("2d-max-K4-no-taps-groups2", (6, 5), (3, 3), 4, groups=2, factors=ALL - {"spatial"}, combine="max"),
+    Case("2d-max-K4-taps-only-groups2", (6, 5), (3, 3), 4, groups=2, factors=frozenset({"spatial"}), combine="max"),
+    Case("2d-max-K4-depthwise", (5, 6), (3, 3), 4, c_in=4, groups=4, padding=1, dilation=2, combine="max"),
+    Case("2d-max-K8-depthwise-no-attention", (5, 6), (3, 3), 8, c_in=4, groups=4, factors=frozenset(), combine="max"),
+    Case("2d-max-per-position-K4", (6, 5), (3, 3), 4, stride=2, padding=1, per_position=True, combine="max"),
+    Case(
+        "2d-max-per-position-K4-no-taps",
+        (6, 5),
+        (3, 3),
+        4,
+        2,
+        factors=ALL - {"spatial"},
+        per_position=True,
+        combine="max",
+    ),
+    Case("1d-max-K2-stride2", (12,), (4,), kernels=2, stride=2, padding=1, combine="max"),
+    Case("1d-max-K2-no-attention", (12,), (5,), kernels=2, padding=2, factors=frozenset(), combine="max"),
+    Case("3d-max-K4", (4, 5, 4), (3, 2, 3), kernels=4, padding=1, groups=2, combine="max"),
     Case("3d", (4, 5, 4), (3, 3, 3), padding=1),
     Case("3d-K4-stride-dilation", (6, 5, 7), (2, 3, 3), kernels=4, stride=(1, 2, 1), padding=1, dilation=(1, 1, 2)),
     Case("3d-depthwise-K4", (4, 4, 4), (3, 3, 3), kernels=4, c_in=6, c_out=6, groups=6, padding=1),
@@ -100,7 +123,7 @@ def inputs(case: Case, dtype: torch.dtype = torch.float64, seed: int = 0):
 
 def geometry(case: Case) -> dict:
     """The keyword arguments of `dynamic_conv`."""
-    return {"stride": case.stride, "padding": case.padding, "dilation": case.dilation, "groups": case.groups}
+    return {n: getattr(case, n) for n in ("stride", "padding", "dilation", "groups", "combine")}
 
 
 def _out_size(case: Case) -> tuple[int, ...]:

@@ -9,26 +9,30 @@ import torch
 from problems import ALL, CASES, Case, geometry, inputs
 
 import dynconv_plugins as dc
-from dynconv_plugins.backends import BACKENDS
+from dynconv_plugins.backends import BACKENDS, choose_backend, name_of
 from dynconv_plugins.problem import Problem, ntuple
 
 FAST = [name for name in BACKENDS if name != "reference"]
 
 
-def supported(name: str, case: Case) -> bool:
+def problem(case: Case) -> Problem:
     x, weight, attention, _ = inputs(case)
-    return BACKENDS[name].supports(Problem.of(x, weight, attention, *list(geometry(case).values()))) is None
+    return Problem.of(x, weight, attention, **geometry(case))
+
+
+def supported(name: str, case: Case) -> bool:
+    return BACKENDS[name].supports(problem(case)) is None
 
 
 PAIRS = [pytest.param(name, case, id=f"{name}-{case}") for case in CASES for name in FAST if supported(name, case)]
 
 
-def run(name: str, case: Case, dtype: torch.dtype, prepare=lambda x: x):
+def run(name: str, case: Case, dtype: torch.dtype, prepare=lambda x: x, call=dc.dynamic_conv):
     """Output and every gradient, in `dtype`."""
     x, weight, attention, bias = inputs(case, dtype)
     x = prepare(x.detach()).requires_grad_()
     with dc.backend(name):
-        y = dc.dynamic_conv(x, weight, attention, bias=bias, **geometry(case))
+        y = call(x, weight, attention, bias=bias, **geometry(case))
     # A gradient that differs everywhere, so that a transposed or shifted result cannot pass.
     seed = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().reshape(y.shape).to(y.dtype)
     leaves = {"x": x, "weight": weight, "bias": bias, **attention._asdict()}
@@ -50,12 +54,12 @@ def equation(case: Case) -> torch.Tensor:
     x, weight, attention, bias = (t.detach() if torch.is_tensor(t) else t for t in inputs(case))
     dims = len(case.size)
     stride, padding, dilation = (ntuple(v, dims, "") for v in (case.stride, case.padding, case.dilation))
-    out = tuple(Problem.of(x, weight, attention, case.stride, case.padding, case.dilation, case.groups).out_size)
+    out = problem(case).out_size
     y = torch.zeros(case.batch, case.c_out, *out, dtype=x.dtype)
     c_in, c_out = case.c_in // case.groups, case.c_out // case.groups
     for b, o in itertools.product(range(case.batch), range(case.c_out)):
         for position in itertools.product(*(range(n) for n in out)):
-            total = 0.0
+            totals = [0.0] * case.kernels
             for i, tap in itertools.product(range(c_in), itertools.product(*(range(n) for n in case.kernel_size))):
                 at = [p * s - q + t * d for p, s, q, t, d in zip(position, stride, padding, tap, dilation, strict=True)]
                 if any(a < 0 or a >= n for a, n in zip(at, case.size, strict=True)):
@@ -68,7 +72,8 @@ def equation(case: Case) -> torch.Tensor:
                     mixed = 1.0
                     if attention.kernel is not None:
                         mixed = attention.kernel[(b, k, *position)] if case.per_position else attention.kernel[b, k]
-                    total = total + value * mixed * weight[(k, o, i, *tap)]
+                    totals[k] = totals[k] + value * mixed * weight[(k, o, i, *tap)]
+            total = max(totals) if case.combine == "max" else sum(totals)
             total = total if attention.output is None else total * attention.output[b, o]
             y[(b, o, *position)] = total + (0.0 if bias is None else bias[o])
     return y
@@ -79,6 +84,10 @@ SMALL = [
     Case("2d-K2-groups", (4, 3), (3, 2), 2, batch=2, c_in=4, groups=2, padding=1, dilation=(1, 2)),
     Case("2d-per-position", (3, 3), (3, 3), 2, batch=2, c_in=2, c_out=2, padding=1, per_position=True),
     Case("3d-K2", (3, 3, 2), (2, 3, 1), 2, batch=2, c_in=2, c_out=2, padding=(0, 1, 0)),
+    Case("2d-max-K3-groups", (4, 3), (3, 2), 3, batch=2, c_in=4, groups=2, padding=1, combine="max"),
+    Case(
+        "2d-max-per-position", (3, 3), (3, 3), 2, batch=2, c_in=2, c_out=2, padding=1, per_position=True, combine="max"
+    ),
 ]
 
 
@@ -98,6 +107,33 @@ def test_float64(name, case):
 @pytest.mark.parametrize(("name", "case"), PAIRS)
 def test_float32(name, case):
     assert_close(run(name, case, torch.float32), run("reference", case, torch.float64), 1e-5)
+
+
+def test_every_case_has_a_backend_chosen():
+    """The cheapest that supports it: never the loop, never one that refuses, never none."""
+    for case in CASES:
+        chosen = name_of(choose_backend(problem(case)))
+        assert chosen in FAST and supported(chosen, case), case
+
+
+@pytest.mark.parametrize("name", ["grouped", "gemm"])
+def test_a_maximum_is_not_aggregated(name):
+    x, weight, attention, _ = inputs(Case("2d-max-K4", (5, 5), (3, 3), 4, combine="max"))
+    with dc.backend(name), pytest.raises(ValueError, match="maximum of K outputs"):
+        dc.dynamic_conv(x, weight, attention, combine="max")
+    with pytest.raises(ValueError, match="combine must be 'sum' or 'max', got 'mean'"):
+        dc.dynamic_conv(x, weight, attention, combine="mean")
+
+
+TRACED = [case for case in CASES if case.combine == "max" or case.per_position]
+
+
+@pytest.mark.parametrize("case", TRACED, ids=str)
+def test_traced(case):
+    """What only the shared weights can do, in plain operations, with every gradient."""
+    torch._dynamo.reset()
+    traced = torch.compile(dc.dynamic_conv, backend="eager", fullgraph=True)
+    assert_close(run("mixture", case, torch.float64, call=traced), run("reference", case, torch.float64), 1e-10)
 
 
 LAYOUTS = {
@@ -127,10 +163,18 @@ def test_memory_format_is_kept(name):
     assert last.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("name", [*FAST, "reference"])
-@pytest.mark.parametrize("kernels", [1, 4])
-def test_gradcheck(name, kernels):
-    case = Case("2d", (4, 3), (3, 2), kernels, batch=2, c_in=4, stride=(1, 2), padding=1, groups=2)
+TINY = [
+    Case("K1", (4, 3), (3, 2), 1, batch=2, c_in=4, stride=(1, 2), padding=1, groups=2),
+    Case("K4", (4, 3), (3, 2), 4, batch=2, c_in=4, stride=(1, 2), padding=1, groups=2),
+    Case("max-K4", (4, 3), (3, 2), 4, batch=2, c_in=4, stride=(1, 2), padding=1, groups=2, combine="max"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [pytest.param(n, c, id=f"{n}-{c}") for c in TINY for n in BACKENDS if supported(n, c)],
+)
+def test_gradcheck(name, case):
     x, weight, attention, bias = inputs(case)
     there = [t for t in attention if t is not None]
 

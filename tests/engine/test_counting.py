@@ -1,0 +1,50 @@
+"""What `complexity` counts for one dynamic convolution, against the rule worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from problems import Case, geometry, inputs
+from torch import nn
+
+import dynconv_plugins as dc
+
+pytest.importorskip("fvcore", reason="fvcore comes with the study extra")
+
+POSITIONS, N, K, C_IN, C_OUT = 6 * 5, 4 * 6 * 9, 4, 6, 4
+ONE = POSITIONS * N
+GAP = POSITIONS * C_IN
+NONE = frozenset()
+COUNTS = [
+    (Case("static", (6, 5), (3, 3), padding=1, factors=NONE), ONE),
+    (Case("aggregated", (6, 5), (3, 3), K, padding=1), ONE + 2 * K * N + N + GAP),
+    (Case("max", (6, 5), (3, 3), K, padding=1, factors=NONE, combine="max"), K * ONE),
+    (Case("max-K1", (6, 5), (3, 3), 1, padding=1, factors=NONE, combine="max"), ONE),
+    (
+        Case("max-all", (6, 5), (3, 3), K, padding=1, combine="max"),
+        K * ONE + K * N + (K + 1) * POSITIONS * C_OUT + GAP,
+    ),
+    (
+        Case("per-position", (6, 5), (3, 3), K, padding=1, factors=frozenset({"kernel"}), per_position=True),
+        K * ONE + K * POSITIONS * C_OUT + GAP,
+    ),
+]
+
+
+class Call(nn.Module):
+    """Nothing but the engine's call."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        _, weight, attention, bias = inputs(case, torch.float32)
+        self.weight, self.bias = weight.detach(), bias.detach()
+        self.attention = dc.Attention(*(None if t is None else t.detach() for t in attention))
+        self.geometry = geometry(case)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return dc.dynamic_conv(x, self.weight, self.attention, bias=self.bias, **self.geometry)
+
+
+@pytest.mark.parametrize(("case", "count"), COUNTS, ids=str)
+def test_multiply_adds(case, count):
+    assert dc.complexity(Call(case), (case.batch, C_IN, 6, 5)).macs == case.batch * count

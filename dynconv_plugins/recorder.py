@@ -23,9 +23,8 @@ def record_attention(model: nn.Module) -> Iterator[dict[str, list[Attention]]]:
 
     def hook(name: str):
         def save(_module, _inputs, attention: Attention) -> None:
-            recorded[name].append(
-                type(attention)(*(None if t is None else t.detach().float().cpu() for t in attention))
-            )
+            kept = (None if t is None else t.detach().float().cpu() for t in attention)
+            recorded[name].append(type(attention)(*kept))
 
         return save
 

@@ -109,9 +109,7 @@ class _Hard(DynamicConv):
     ) -> None:
         super().__init__(*conv, **conv_options)
         if mask not in ("input", "task") or granularity not in ("slice", "filter"):
-            raise ValueError(
-                f"mask is 'input' or 'task', granularity 'slice' or 'filter', got {mask!r}, {granularity!r}"
-            )
+            raise ValueError(f"mask is 'input' or 'task', granularity 'slice' or 'filter': {mask!r}, {granularity!r}")
         if not beta > 0:
             raise ValueError(f"beta must be positive, got {beta}")
         self.mask, self.beta = mask, beta

@@ -35,10 +35,8 @@ def sampled_patches(
         for n, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True)
     ]
     total = math.prod(out)
-    if where is None:
-        at = torch.arange(total, device=x.device)[None]
-    else:
-        at = (where * total).long().clamp(max=total - 1)
+    everywhere = torch.arange(total, device=x.device)[None]
+    at = everywhere if where is None else (where * total).long().clamp(max=total - 1)
     # For each sampled position and tap the input position it reads; what lies in the padding has no weight.
     taps = torch.cartesian_prod(*(torch.arange(k, device=x.device) for k in kernel_size)).reshape(-1, len(size))
     read = torch.zeros((), dtype=torch.long, device=x.device)

@@ -36,7 +36,7 @@ class DCDAttention(nn.Module):
         latent: l, the number of latent channels.
         grid: Cells per dimension that the input is pooled to.
 
-    Source: DCD (ICLR 2021), sections 4.1 and 4.2. Squeeze width is the larger of the descriptor and l^2, by 16.
+    Source: DCD (ICLR 2021), sections 4.1 and 4.2. Squeeze width is the larger of the descriptor and l^2, by 16, and at least 4.
     """
 
     def __init__(self, conv: DynamicConv, latent: int, grid: int) -> None:
@@ -44,7 +44,7 @@ class DCDAttention(nn.Module):
         options = {"device": conv.weight.device, "dtype": conv.weight.dtype, "bias": False}
         self.dims, self.latent, self.grid = conv.dims, latent, grid
         descriptor = conv.in_channels * grid**conv.dims
-        hidden = max(max(descriptor, latent**2) // 16, 1)
+        hidden = max(descriptor // 16, latent**2 // 16, 4)
         self.squeeze = nn.Linear(descriptor, hidden, **options)
         self.scale = nn.Linear(hidden, conv.out_channels, **options)
         self.mixing = nn.Linear(hidden, latent**2, **options)

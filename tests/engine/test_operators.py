@@ -1,0 +1,33 @@
+"""Every registered operator through the battery, against its definition."""
+
+from __future__ import annotations
+
+import definitions
+from battery import Battery
+
+import dynconv_plugins as dc
+
+
+class TestOperators(Battery):
+    """One line an operator."""
+
+    definitions = {
+        "condconv": definitions.condconv,
+        "dyconv": definitions.dyconv,
+        "dcd": definitions.dcd,
+        "odconv": definitions.odconv,
+        "odconv4x": definitions.odconv,
+        "a2d2c": definitions.a2d2c,
+        "a2d2cplus": definitions.a2d2c,
+        "globalsoft": definitions.globalsoft,
+        "hard": definitions.hard,
+    }
+    variants = {
+        "dcd": [{}, {"grid": 2}],
+        "a2d2c": [{"sampling": "random", "points": 7}, {"sampling": "fixed", "sets": 1}, {"sampling": "none"}],
+        "hard": [{"mask": "input"}, {"mask": "task"}, {"mask": "task", "granularity": "filter", "beta": 2.0}],
+    }
+
+
+def test_nothing_is_left_out():
+    assert set(TestOperators.definitions) == set(dc.registry.names())

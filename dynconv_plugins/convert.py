@@ -51,6 +51,21 @@ def dynamize(
         for path in paths[conv]:
             parent, _, leaf = path.rpartition(".")
             setattr(model.get_submodule(parent), leaf, new)
+    connect(model)
+    return model
+
+
+def connect(model: nn.Module) -> nn.Module:
+    """Lets the layers of a model know of each other, for operators that carry something from layer to layer.
+
+    `dynamize` does it. It is needed again only where operators were built one by one, or where a model was taken
+    apart and its parts run by another module; calling it again does no harm.
+
+    Returns:
+        The same model.
+    """
+    for kind in {type(op): None for op in operators_in(model).values()}:
+        kind.connect(model)
     return model
 
 

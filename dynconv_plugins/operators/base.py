@@ -105,6 +105,13 @@ class DynamicConv(nn.Module):
         """
         return {}
 
+    @classmethod
+    def connect(cls, model: nn.Module) -> None:
+        """Lets this operator's layers in a finished model know of each other, where the paper has them do so.
+
+        `dynamize` calls it. Whoever builds layers one by one, or takes a model apart, calls it on what they end up with.
+        """
+
     def set_temperature(self, temperature: float) -> None:
         """Sets the temperature of the attention, where it has one."""
         if hasattr(self.attention, "temperature"):

@@ -65,10 +65,9 @@ class Budget(nn.Module):
         part = (self.step / self.ramp).clamp(max=1.0) if self.ramp else 1.0
         rate = mask.float().mean()
         loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * zeta.float().abs().sum() / samples
-        with torch.no_grad():
-            self.step += 1
-            self.mask_rate.copy_(rate)
-            self.budget_loss.copy_(loss)
+        # New tensors, not changed ones: a compiled backward may read the old step once more.
+        self.step = self.step + 1
+        self.mask_rate, self.budget_loss = rate.detach(), loss.detach()
         return _Joined.apply(mask, loss, self.loss_scale)
 
 

@@ -36,7 +36,7 @@ class DCDAttention(nn.Module):
         latent: l, the number of latent channels.
         grid: Cells per dimension that the input is pooled to.
 
-    Source: DCD (ICLR 2021), sections 4.1 and 4.2. Squeeze width is the larger of the descriptor and l^2, by 16, and at least 4.
+    Source: DCD (ICLR 2021), sections 4.1 and 4.2. The squeeze is a sixteenth of the larger of descriptor and l^2.
     """
 
     def __init__(self, conv: DynamicConv, latent: int, grid: int) -> None:
@@ -117,8 +117,8 @@ class _DCD(DynamicConv):
     def convolve(self, x: Tensor, attention: DCDFactors, kernels: Tensor | None = None) -> Tensor:
         """The scaled static convolution and the low-rank residual."""
         y = super().convolve(x, Attention(output=attention.output), kernels)
-        q = self.norm1(self.q.weight @ self._middle(x, y).flatten(2))
-        residual = self.p.weight @ (self.norm2(attention.mixing.to(q.dtype) @ q) + q)
+        q = self.norm1(F.conv1d(self._middle(x, y).flatten(2), self.q.weight[..., None]))
+        residual = F.conv1d(self.norm2(attention.mixing.to(q.dtype) @ q) + q, self.p.weight[..., None])
         return y + residual.reshape(y.shape).to(y.dtype)
 
     def _middle(self, x: Tensor, y: Tensor) -> Tensor:

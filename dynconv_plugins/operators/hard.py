@@ -49,7 +49,7 @@ class InputMask(nn.Module):
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the output attention ``[B, C_out]``, zeros and ones."""
         zeta = self.head(pooled(x))
-        return Attention(output=self.budget(switched(zeta, self.beta), zeta, len(zeta)))
+        return Attention(output=self.budget(switched(zeta, self.beta), zeta, zeta.shape[0]))
 
 
 class NoAttention(nn.Module):

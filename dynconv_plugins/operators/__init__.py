@@ -7,6 +7,7 @@ from .dcd import DCD1d, DCD2d, DCD3d
 from .dyconv import DyConv1d, DyConv2d, DyConv3d
 from .globalsoft import GlobalSoft1d, GlobalSoft2d, GlobalSoft3d
 from .hard import Hard1d, Hard2d, Hard3d
+from .localsoft import LocalSoft1d, LocalSoft2d, LocalSoft3d
 from .odconv import ODConv1d, ODConv2d, ODConv3d
 from .orconv import ORConv1d, ORConv2d, ORConv3d
 
@@ -32,6 +33,9 @@ __all__ = [
     "Hard1d",
     "Hard2d",
     "Hard3d",
+    "LocalSoft1d",
+    "LocalSoft2d",
+    "LocalSoft3d",
     "ODConv1d",
     "ODConv2d",
     "ODConv3d",

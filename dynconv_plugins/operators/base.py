@@ -109,7 +109,7 @@ class DynamicConv(nn.Module):
     def connect(cls, model: nn.Module) -> None:
         """Lets this operator's layers in a finished model know of each other, where the paper has them do so.
 
-        `dynamize` calls it. Whoever builds layers one by one, or takes a model apart, calls it on what they end up with.
+        `dynamize` calls it through `convert.connect`, see there.
         """
 
     def set_temperature(self, temperature: float) -> None:

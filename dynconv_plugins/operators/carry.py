@@ -1,0 +1,107 @@
+"""What goes from layer to layer of a model beside the feature maps, without living on the modules."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+_KEPT = 16  # forwards before a backward whose checkpointed parts can be recomputed
+_NEAR = 0.05  # a recomputed clue differs from its forward's by rounding, another forward's by about its own size
+
+
+class _Start(NamedTuple):
+    """What a layer started from in one forward, and a clue to know that forward by; neither is part of a graph."""
+
+    clue: Tensor
+    value: Tensor
+    differentiable: bool
+
+
+class Carrier(threading.local):
+    """Hands a small tensor of each layer to the next one, for all layers of one model.
+
+    A forward of the connected model is one chain, in the order in which the layers run; when it ends, the value is
+    dropped. A layer that runs outside such a forward (alone, or in an extractor that calls the model's children) goes
+    on from the layer right before it in the model if that one ran last. A value of another shape is never used. In all
+    other cases a layer starts from its own state.
+
+    Activation checkpointing runs layers again during the backward pass, when the value is long gone. So each layer's
+    start is kept, detached, for its last few forwards, and found again by a clue computed from the layer's input.
+
+    Each thread has its own chain (replicas of data parallelism share their modules' attributes), while what is kept is
+    shared, because on an accelerator the backward pass has threads of its own. Copies and pickles begin empty.
+
+    Args:
+        kept: Empty; shared by the threads.
+    """
+
+    def __init__(self, kept: dict[tuple[int, torch.device], deque[_Start]]) -> None:
+        self.kept = kept
+        self.value: Tensor | None = None
+        self.last: int | None = None
+        self.opened: int | None = None  # the backward pass in which the chain was opened, -1 for none
+
+    def __reduce__(self):
+        return Carrier, ({},)
+
+    def open(self, _module: nn.Module, _inputs: tuple) -> None:
+        """A forward of the connected model begins (its pre-hook)."""
+        self.value, self.last, self.opened = None, None, _backward_pass()
+
+    def close(self, _module: nn.Module, _inputs: tuple, _outputs) -> None:
+        """It ends (its hook, called after errors as well)."""
+        self.value, self.last, self.opened = None, None, None
+
+    def start(self, index: int, own: Tensor, clue: Tensor, keep: bool) -> Tensor:
+        """What a layer starts from.
+
+        Args:
+            index: The layer's place in the model.
+            own: The layer's own state, of the shape and on the device that the result has.
+            clue: Computed from the layer's input and nothing else.
+            keep: Whether a backward pass may follow.
+        """
+        now = _backward_pass()
+        inside = self.opened is not None and (self.opened == now or torch.compiler.is_compiling())
+        if now >= 0 and not inside:
+            return self._again(index, own, clue)
+        start = own
+        if self.value is not None and self.value.shape == own.shape and (inside or self.last == index - 1):
+            start = self.value.to(own.device)
+        if keep and now < 0 and not torch.compiler.is_compiling():
+            kept = self.kept.setdefault((index, own.device), deque(maxlen=_KEPT))
+            kept.append(_Start(clue.detach(), start.detach(), start.requires_grad))
+        return start
+
+    def put(self, index: int, value: Tensor) -> None:
+        """Leaves the layer's `value` for the next one."""
+        self.value, self.last = value, index
+
+    def _again(self, index: int, own: Tensor, clue: Tensor) -> Tensor:
+        """What the layer started from in the forward that is being recomputed.
+
+        Gradients take the graph of the forward, so that a value will do; but it must need gradients as the original
+        did, or the recomputation would save other tensors.
+        """
+        kept = [s for s in self.kept.get((index, own.device), ()) if s.value.shape == own.shape]
+        if not kept:
+            return own
+        found = next((s for s in reversed(kept) if torch.equal(s.clue, clue)), None)
+        if found is None:
+            distances = [(s.clue - clue).abs().max().item() for s in kept]
+            found = kept[distances.index(min(distances))]
+            if not min(distances) <= _NEAR * clue.abs().max().item():
+                raise RuntimeError(
+                    f"a checkpointed layer does not find the forward that it recomputes: more than {_KEPT} forwards of "
+                    "the model before a backward pass, or an input that is not recomputed as it was"
+                )
+        return found.value.detach().requires_grad_(found.differentiable)
+
+
+def _backward_pass() -> int:
+    """The backward pass that is running in this thread, -1 for none (and for a graph, which cannot know)."""
+    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()

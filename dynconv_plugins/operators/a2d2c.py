@@ -104,7 +104,7 @@ class _A2D2C(DynamicConv):
         self.sampling = sampling
         self.attention = A2D2CAttention(self, reduction, temperature)
         fixed = torch.rand(sets, points, generator=torch.Generator().manual_seed(SEED))
-        self.register_buffer("positions", fixed.to(self.weight.device), persistent=False)
+        self.register_buffer("positions", fixed.to(self.weight.device))
 
     def attend(self, x: Tensor) -> Attention:
         """The kernel attention from the local features of ``[B, C_in, *S]``."""

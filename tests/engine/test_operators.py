@@ -21,11 +21,13 @@ class TestOperators(Battery):
         "a2d2cplus": definitions.a2d2c,
         "globalsoft": definitions.globalsoft,
         "hard": definitions.hard,
+        "orconv": definitions.orconv,
     }
     variants = {
         "dcd": [{}, {"grid": 2}],
         "a2d2c": [{"sampling": "random", "points": 7}, {"sampling": "fixed", "sets": 1}, {"sampling": "none"}],
         "hard": [{"mask": "input"}, {"mask": "task"}, {"mask": "task", "granularity": "filter", "beta": 2.0}],
+        "orconv": [{}, {"pool": "mean"}, {"rotations": 2}],
     }
 
 

@@ -7,6 +7,8 @@ from battery import Battery
 
 import dynconv_plugins as dc
 
+WITHOUT_LOSS = {"budget_weight": 0.0, "sparsity_weight": 0.0}  # it has tests of its own
+
 
 class TestOperators(Battery):
     """One line an operator."""
@@ -26,7 +28,11 @@ class TestOperators(Battery):
     variants = {
         "dcd": [{}, {"grid": 2}],
         "a2d2c": [{"sampling": "random", "points": 7}, {"sampling": "fixed", "sets": 1}, {"sampling": "none"}],
-        "hard": [{"mask": "input"}, {"mask": "task"}, {"mask": "task", "granularity": "filter", "beta": 2.0}],
+        "hard": [
+            {"mask": "input", **WITHOUT_LOSS},
+            {"mask": "task", **WITHOUT_LOSS},
+            {"mask": "task", "granularity": "filter", "beta": 2.0, **WITHOUT_LOSS},
+        ],
         "orconv": [{}, {"pool": "mean"}, {"rotations": 2}],
     }
 

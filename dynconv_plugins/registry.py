@@ -51,6 +51,7 @@ _OPERATORS = {
         Operator("a2d2c", _classes("A2D2C"), "4 kernels mixed by local features (A2D2C)", "dense_blocks"),
         Operator("a2d2cplus", _classes("A2D2CPlus"), "the same, outputs mixed (A2D2C+)", "dense_blocks"),
         Operator("globalsoft", _classes("GlobalSoft"), "input channels gated from the whole map (study, 2.1.3)"),
+        Operator("localsoft", _classes("LocalSoft"), "4 kernels mixed anew at each position (study, 2.1.2)"),
         Operator("hard", _classes("Hard"), "filters switched on and off by the input (study, 2.1.4; MetaDOCK)"),
         Operator("orconv", _classes("ORConv"), "one kernel in 4 rotations, the maximum of them (study, 2.1.5)"),
     )

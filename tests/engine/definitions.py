@@ -5,7 +5,6 @@ A definition takes the operator (for its parameters and geometry only) and ``[B,
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -99,6 +98,22 @@ def globalsoft(op, x: Tensor) -> Tensor:
     return equation(op, x, c=linear(op.attention.gate, gap(x)).sigmoid())
 
 
+def localsoft(op, x: Tensor) -> Tensor:
+    """One layer of our reading of the study's 2.1.2: weights per position from a gated state and a local map."""
+    head, one = op.attention, (1,) * op.dims
+    d, before = gap(x), head.state.expand(len(x), -1)
+    u = linear(head.gate, torch.cat([d, before], 1)).sigmoid()
+    representation = (1 - u) * before + u * (linear(head.proposal, d) + head.state).tanh()
+    # A 1x1 map, then the average over the kernel's taps: one convolution with a constant kernel.
+    weight = head.local.weight.reshape(op.num_kernels, -1, *one).expand(-1, -1, *op.kernel_size)
+    local = CONV[op.dims](x, weight / weight[0, 0].numel(), None, op.stride, sizes(op), op.dilation)
+    logits = (linear(head.generator, representation).reshape(len(x), -1, *one) + local) / head.temperature
+    a = logits.exp() / logits.exp().sum(1, keepdim=True)
+    weights = op.weight.reshape(-1, op.out_channels, *op.weight.shape[1:])
+    y = sum(a[:, k, None] * static(op, x, weight) for k, weight in enumerate(weights))
+    return y if op.bias is None else y + op.bias.reshape(-1, *one)
+
+
 def hard(op, x: Tensor) -> Tensor:
     """MetaDOCK's switch, per filter from the input or per slice of the kernel; its gradient is the sigmoid's."""
     beta = op.beta
@@ -159,13 +174,3 @@ def orconv(op, x: Tensor) -> Tensor:
     maps = torch.stack([static(op, x, weight) for weight in turned])
     y = maps.max(0).values if op.pool == "max" else maps.mean(0)
     return y if op.bias is None else y + op.bias.reshape(-1, *(1,) * op.dims)
-
-
-def positions(op, x: Tensor) -> tuple[int, ...]:
-    """Output size."""
-    return tuple(static(op, x[:1], op.weight[: op.out_channels]).shape[2:])
-
-
-def taps(op):
-    """Every tap of the kernel as an index."""
-    return itertools.product(*(range(k) for k in op.kernel_size))

@@ -22,6 +22,7 @@ class TestOperators(Battery):
         "a2d2c": definitions.a2d2c,
         "a2d2cplus": definitions.a2d2c,
         "globalsoft": definitions.globalsoft,
+        "localsoft": definitions.localsoft,
         "hard": definitions.hard,
         "orconv": definitions.orconv,
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dynconv_plugins import Attention
+from dynconv_plugins.problem import Problem
 
 ALL = frozenset({"kernel", "spatial", "input", "output"})
 
@@ -124,6 +125,12 @@ def inputs(case: Case, dtype: torch.dtype = torch.float64, seed: int = 0):
 def geometry(case: Case) -> dict:
     """The keyword arguments of `dynamic_conv`."""
     return {n: getattr(case, n) for n in ("stride", "padding", "dilation", "groups", "combine")}
+
+
+def problem(case: Case) -> Problem:
+    """What backends get to know of `case`."""
+    x, weight, attention, _ = inputs(case)
+    return Problem.of(x, weight, attention, **geometry(case))
 
 
 def _out_size(case: Case) -> tuple[int, ...]:

@@ -21,6 +21,21 @@ class _Start(NamedTuple):
     differentiable: bool
 
 
+class _Chain:
+    """What the layers of one thread have handed on so far.
+
+    Attributes:
+        value: What the last layer left.
+        last: Its place in the model.
+        opened: The backward pass within which the model's forward began, -1 for none; ``None`` outside of a forward.
+    """
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+        self.last: int | None = None
+        self.opened: int | None = None
+
+
 class Carrier(threading.local):
     """Hands a small tensor of each layer to the next one, for all layers of one model.
 
@@ -41,20 +56,20 @@ class Carrier(threading.local):
 
     def __init__(self, kept: dict[tuple[int, torch.device], deque[_Start]]) -> None:
         self.kept = kept
-        self.value: Tensor | None = None
-        self.last: int | None = None
-        self.opened: int | None = None  # the backward pass in which the chain was opened, -1 for none
+        self.chain = _Chain()  # an object of its own: compiled code may change that, not attributes of a thread
 
     def __reduce__(self):
         return Carrier, ({},)
 
     def open(self, _module: nn.Module, _inputs: tuple) -> None:
         """A forward of the connected model begins (its pre-hook)."""
-        self.value, self.last, self.opened = None, None, _backward_pass()
+        chain = self.chain
+        chain.value, chain.last, chain.opened = None, None, _backward_pass()
 
     def close(self, _module: nn.Module, _inputs: tuple, _outputs) -> None:
         """It ends (its hook, called after errors as well)."""
-        self.value, self.last, self.opened = None, None, None
+        chain = self.chain
+        chain.value, chain.last, chain.opened = None, None, None
 
     def start(self, index: int, own: Tensor, clue: Tensor, keep: bool) -> Tensor:
         """What a layer starts from.
@@ -65,13 +80,13 @@ class Carrier(threading.local):
             clue: Computed from the layer's input and nothing else.
             keep: Whether a backward pass may follow.
         """
-        now = _backward_pass()
-        inside = self.opened is not None and (self.opened == now or torch.compiler.is_compiling())
+        chain, now = self.chain, _backward_pass()
+        inside = chain.opened is not None and (chain.opened == now or torch.compiler.is_compiling())
         if now >= 0 and not inside:
             return self._again(index, own, clue)
         start = own
-        if self.value is not None and self.value.shape == own.shape and (inside or self.last == index - 1):
-            start = self.value.to(own.device)
+        if chain.value is not None and chain.value.shape == own.shape and (inside or chain.last == index - 1):
+            start = chain.value.to(own.device)
         if keep and now < 0 and not torch.compiler.is_compiling():
             kept = self.kept.setdefault((index, own.device), deque(maxlen=_KEPT))
             kept.append(_Start(clue.detach(), start.detach(), start.requires_grad))
@@ -79,7 +94,8 @@ class Carrier(threading.local):
 
     def put(self, index: int, value: Tensor) -> None:
         """Leaves the layer's `value` for the next one."""
-        self.value, self.last = value, index
+        chain = self.chain
+        chain.value, chain.last = value, index
 
     def _again(self, index: int, own: Tensor, clue: Tensor) -> Tensor:
         """What the layer started from in the forward that is being recomputed.

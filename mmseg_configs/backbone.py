@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import timm_models  # noqa: F401  (importing registers our models with timm)
+from dynconv_plugins.convert import connect
 from dynconv_plugins.errors import UnknownName, UserError
 
 from .weights import load_features
@@ -65,6 +66,8 @@ class DynConvBackbone(BaseModule):
             self.model = timm.create_model(model_name, features_only=True, out_indices=tuple(out_indices), **options)
         except (AssertionError, TypeError, IndexError, NotImplementedError) as e:
             raise UserError(f"{model_name} takes no {options}, out_indices={tuple(out_indices)}: {e}") from e
+        # timm has taken the network apart: what goes from layer to layer must know whose forward it belongs to.
+        connect(self.model)
         self.channels: list[int] = self.model.feature_info.channels()
         self.strides: list[int] = self.model.feature_info.reduction()
         self.norm_eval = norm_eval

@@ -4,4 +4,4 @@ _base_ = [
     "_base_/schedules/schedule_1k.py",
     "_base_/default_runtime.py",
 ]
-model = dict(data_preprocessor=dict(size=(128, 128)))
+model = dict(data_preprocessor=dict(size=_base_.crop_size))

@@ -4,4 +4,4 @@ _base_ = [
     "_base_/schedules/schedule_300.py",
     "_base_/default_runtime.py",
 ]
-model = dict(data_preprocessor=dict(size=(64, 64)))
+model = dict(data_preprocessor=dict(size=_base_.crop_size))

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
@@ -40,16 +41,17 @@ class TemperatureHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Makes sure that there is something to set."""
-        if not dc.operators_in(_bare(runner)):
+        if not dc.operators_in(bare(runner)):
             raise UserError("TemperatureHook: the model has no dynamic convolution; take the hook out of the config")
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Sets the temperature of this iteration."""
         step = runner.iter if self.per_iteration else runner.iter / len(runner.train_dataloader)
         temperature = self.schedule(step)
-        dc.set_temperature(_bare(runner), temperature)
+        dc.set_temperature(bare(runner), temperature)
         runner.message_hub.update_scalar("train/temperature", temperature)
 
 
-def _bare(runner: Runner):
+def bare(runner: Runner) -> nn.Module:
+    """The model without a wrapper for distributed training."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -2,8 +2,10 @@
 
 - ``conv_cfg=dict(type='ODConv2d', num_kernels=4)``, or ``dict(type='odconv4x')`` (2-D), in any component that takes
   ``conv_cfg``: mmseg's backbones, the FPN neck, the heads. mmseg's ResNets pass it to stem and downsample as well;
-  `DynConvBackbone` follows the papers' placement instead.
-- ``DynConvBackbone``, ``CheckedVOCDataset``, and the hooks ``TemperatureHook``, ``CheckpointGuard``, ``InterruptHook``.
+  `DynConvBackbone` follows the papers' placement instead. Built one by one as here, the layers of `localsoft` each
+  start from their own state: only `DynConvBackbone` connects them.
+- ``DynConvBackbone``, ``CheckedVOCDataset``, and the hooks ``TemperatureHook``, ``BudgetHook``, ``CheckpointGuard``,
+  ``InterruptHook``.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from dynconv_plugins.errors import require
 MODELS = require("mmengine.registry", "mmseg").MODELS
 require("mmseg", "mmseg")
 
-from . import backbone, dataset, guard, hooks, interrupt, one_line  # noqa: E402, F401  (they register themselves)
+# they register themselves
+from . import backbone, budget, dataset, guard, hooks, interrupt, one_line  # noqa: E402, F401
 
 
 @functools.cache

@@ -10,11 +10,39 @@ from mmseg.registry import MODELS
 import dynconv_plugins as dc
 import mmseg_configs
 from dynconv_plugins.errors import UnknownName
+from mmseg_configs.writing import text, texts, write
 
 HEADS = ("fpn", "deeplabv3plus")
-NETWORKS = ("resnet18", "resnet18-odconv", "resnet18-odconv4x")
-DATA = ("voc12-512x512", "voc12aug-512x512", "voc12-128x128", "diatoms-64x64")
-NAMES = [f"{head}_{network}_{data}" for head in HEADS for network in NETWORKS for data in DATA]
+NETWORKS = ("resnet18", *(f"resnet18-{operator}" for operator in dc.registry.names()))
+DATA = ("voc12-512x512", "voc12-128x128", "voc12aug-512x512", "diatoms-64x64")
+EVERYWHERE = ("resnet18", "resnet18-odconv", "resnet18-odconv4x")
+PAIRS = [(network, data) for network in NETWORKS for data in (DATA if network in EVERYWHERE else DATA[:2])]
+NAMES = [f"{head}_{network}_{data}" for head in HEADS for network, data in PAIRS]
+# Which hooks an operator's training needs; a new one without a line here needs none.
+HOOKS = {
+    **dict.fromkeys(("dyconv", "odconv", "odconv4x", "a2d2c", "a2d2cplus", "localsoft"), "temperature"),
+    "hard": "budget",
+}
+
+
+def test_files_are_what_the_writer_makes_of_the_registry(tmp_path):
+    folder = mmseg_configs.path(NAMES[0]).parent
+    assert {path.name: path.read_text() for path in folder.glob("*-*.py")} == texts(), "python -m mmseg_configs write"
+    (tmp_path / f"{NAMES[0]}.py").write_text("stale")
+    assert len(write(tmp_path)) == len(NAMES) and write(tmp_path) == []
+    assert (tmp_path / f"{NAMES[0]}.py").read_text() == texts()[f"{NAMES[0]}.py"]
+
+
+@pytest.mark.parametrize("operator", dc.registry.names())
+def test_an_operators_file_is_a_few_lines_on_one_base(operator):
+    lines = [line for line in text("fpn", operator, "voc12-128x128").splitlines() if not line.startswith("#")]
+    assert lines[0] == '_base_ = "./fpn_resnet18_voc12-128x128.py"' and len(lines) <= 3
+    cfg = Config.fromfile(mmseg_configs.path(f"fpn_resnet18-{operator}_voc12-128x128"))
+    hooks = {"temperature": {"type": "TemperatureHook", "iters": 100}, "budget": {"type": "BudgetHook"}}
+    needed = HOOKS.get(operator)
+    assert {name: cfg.default_hooks[name] for name in hooks if name in cfg.default_hooks} == (
+        {needed: hooks[needed]} if needed else {}
+    )
 
 
 def test_names_and_paths(tmp_path):
@@ -50,7 +78,8 @@ def test_every_config_is_complete(name, monkeypatch):
     assert iters == cfg.param_scheduler[0]["end"] and iters % cfg.train_cfg.val_interval == 0
     if "512" in name:
         assert iters == 20_000
-    if "odconv" in name:
+    operator = name.split("_")[1].partition("-")[2]
+    if HOOKS.get(operator) == "temperature":
         assert cfg.default_hooks.temperature == dict(type="TemperatureHook", iters=iters // 10)
     parts = cfg.train_dataloader.dataset.get("datasets", [cfg.train_dataloader.dataset])
     masks = [part.data_prefix.seg_map_path for part in parts]
@@ -60,21 +89,22 @@ def test_every_config_is_complete(name, monkeypatch):
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("head", HEADS)
 def test_twins_differ_in_nothing_else(head, data):
-    static, *dynamic = (Config.fromfile(mmseg_configs.path(f"{head}_{n}_{data}")).to_dict() for n in NETWORKS)
-    for cfg, name in zip(dynamic, ("resnet18_odconv", "resnet18_odconv4x"), strict=True):
-        assert cfg["model"]["backbone"].pop("model_name") == name
-        del cfg["default_hooks"]["temperature"]
-    assert static["model"]["backbone"].pop("model_name") == "resnet18"
-    assert dynamic == [static, static]
+    networks = [network for network, d in PAIRS if d == data]
+    configs = [Config.fromfile(mmseg_configs.path(f"{head}_{network}_{data}")).to_dict() for network in networks]
+    for cfg, network in zip(configs, networks, strict=True):
+        assert cfg["model"]["backbone"].pop("model_name") == network.replace("-", "_")
+        cfg["default_hooks"].pop(HOOKS.get(network.partition("-")[2]), None)
+    assert all(cfg == configs[0] for cfg in configs[1:])
 
 
 def test_data_root_without_the_variable(monkeypatch):
     monkeypatch.delenv("DYNCONV_DATA", raising=False)
-    roots = [Config.fromfile(mmseg_configs.path(f"fpn_resnet18_{data}")).data_root for data in DATA]
+    roots = [Config.fromfile(mmseg_configs.path(f"fpn_resnet18_{data}")) for data in DATA]
+    roots = [(c.train_dataloader.dataset.get("datasets") or [c.train_dataloader.dataset])[-1].data_root for c in roots]
     assert roots == ["data/VOCdevkit/VOC2012"] * 3 + ["data/diatoms/VOCdevkit/VOC2012"]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", EVERYWHERE)
 @pytest.mark.parametrize("head", HEADS)
 def test_models_build_and_segment(head, network):
     cfg = Config.fromfile(mmseg_configs.path(f"{head}_{network}_diatoms-64x64"))

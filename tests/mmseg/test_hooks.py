@@ -20,23 +20,35 @@ from dynconv_plugins.errors import UserError
 class Regressor(BaseModel):
     """One dynamic convolution that notes the temperature of every training step."""
 
-    def __init__(self, dynamic: bool = True, signal_in_step: int | None = None) -> None:
+    def __init__(self, conv: nn.Module | None = None, signal_in_step: int | None = None) -> None:
         super().__init__()
         self.signal_in_step = signal_in_step
-        self.conv = dc.ODConv2d(4, 4, 3, num_kernels=2) if dynamic else nn.Conv2d(4, 4, 3)
+        self.conv = dc.ODConv2d(4, 4, 3, num_kernels=2) if conv is None else conv
         self.seen: list[float] = []
 
     def forward(self, x, mode="tensor"):
-        if self.training and hasattr(self.conv, "attention"):
+        if self.training and dc.operators_in(self) and hasattr(self.conv.attention, "temperature"):
             self.seen.append(self.conv.attention.temperature.item())
         if self.training and len(self.seen) == self.signal_in_step:
             os.kill(os.getpid(), signal.SIGINT)
         return {"loss": self.conv(x).pow(2).mean()}
 
 
-def run(work_dir, hook, *, dynamic=True, resume=False, signal_in_step=None, load_from=None, strict=True, **loop):
+def run(
+    work_dir,
+    hook,
+    *,
+    conv=None,
+    resume=False,
+    signal_in_step=None,
+    load_from=None,
+    strict=True,
+    optim=None,
+    kind="TemperatureHook",
+    **loop,
+):
     torch.manual_seed(0)
-    model = Regressor(dynamic, signal_in_step)
+    model = Regressor(conv, signal_in_step)
     data = TensorDataset(torch.randn(8, 4, 5, 5))
     by_epoch = loop.get("by_epoch", False)
     guard = dict(type="CheckpointGuard", strict=strict)
@@ -47,9 +59,9 @@ def run(work_dir, hook, *, dynamic=True, resume=False, signal_in_step=None, load
             dataset=data, batch_size=2, sampler=dict(type=DefaultSampler), collate_fn=dict(type="default_collate")
         ),
         train_cfg=loop,
-        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01, momentum=0.9)),
+        optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.01, momentum=0.9), **(optim or {})),
         default_hooks=dict(checkpoint=dict(type="CheckpointHook", interval=1 if by_epoch else 3, by_epoch=by_epoch)),
-        custom_hooks=[dict(type="TemperatureHook", **hook), dict(type="InterruptHook"), guard],
+        custom_hooks=[dict(type=kind, **hook), dict(type="InterruptHook"), guard],
         default_scope="mmengine",
         resume=resume,
         load_from=load_from,
@@ -89,7 +101,42 @@ def test_needs_one_length(tmp_path, hook):
 
 def test_refuses_a_static_model(tmp_path):
     with pytest.raises(UserError, match="no dynamic convolution"):
-        run(tmp_path, dict(iters=3), dynamic=False, by_epoch=False, max_iters=1)
+        run(tmp_path, dict(iters=3), conv=nn.Conv2d(4, 4, 3), by_epoch=False, max_iters=1)
+
+
+def hard(**options):
+    torch.manual_seed(0)
+    return dc.Hard2d(4, 4, 3, ramp=0, sparsity_weight=0.0, **options)
+
+
+def test_budget_is_logged(tmp_path):
+    model, runner = run(tmp_path, {}, kind="BudgetHook", conv=hard(budget=0.25), by_epoch=False, max_iters=3)
+    hub = runner.message_hub
+    rate, loss = (hub.get_scalar(f"train/{name}") for name in ("mask_rate", "budget_loss"))
+    assert len(rate.data[0]) == 3 and rate.data[0][0] == 1  # everything is on at the start
+    assert loss.data[0][0] == pytest.approx(50 * 0.75**2)
+    assert dc.budget(model) == pytest.approx({"mask_rate": rate.current(), "budget_loss": loss.current()})
+
+
+def test_budget_is_scaled_as_the_loss_is(tmp_path):
+    """Two half batches accumulated pull the logits as far as their sum divided by two, which is what one batch does."""
+    biases = []
+    for n, iters in ((1, 1), (2, 2)):
+        # The budget's gradient is far larger than that of the outputs, which differ between the batches.
+        conv = hard(budget=0.0, budget_weight=1e4)
+        optim = dict(accumulative_counts=n)
+        model, _ = run(
+            tmp_path / str(n), {}, kind="BudgetHook", conv=conv, optim=optim, by_epoch=False, max_iters=iters
+        )
+        assert model.conv.attention.budget.loss_scale == 1 / n
+        biases.append(model.conv.attention.head.bias.detach())
+    torch.testing.assert_close(*biases, atol=0, rtol=1e-3)
+    assert biases[0].abs().min() > 1
+
+
+def test_budget_refuses_a_model_without(tmp_path):
+    with pytest.raises(UserError, match="no hard attention"):
+        run(tmp_path, {}, kind="BudgetHook", by_epoch=False, max_iters=1)
 
 
 def test_interrupted_training_saves_and_resumes_exactly(tmp_path, capsys):

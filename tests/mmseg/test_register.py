@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import sys
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch import nn
 
 import dynconv_plugins as dc
 import mmseg_configs.register as register
+from mmseg_configs.one_line import in_our_words
 
 BN = dict(type="BN", requires_grad=True)
 CONV = dict(type="ODConv2d", num_kernels=4)
@@ -41,6 +43,26 @@ def test_short_name_takes_arguments():
 def test_class_names(dims):
     conv = build_conv_layer(dict(type=f"ODConv{dims}d", num_kernels=2), 4, 4, 3)
     assert isinstance(conv, dc.registry.get("odconv").classes[dims]) and conv.num_kernels == 2
+
+
+@pytest.mark.parametrize(
+    "name, meant", [("odcon", "odconv"), ("ODConv2", "ODConv2d"), ("Conv2", "Conv2d"), ("sofft", None)]
+)
+def test_unknown_type_of_convolution_is_named(name, meant, capsys, monkeypatch):
+    monkeypatch.delenv("DYNCONV_DEBUG", raising=False)
+    with pytest.raises(KeyError) as caught:
+        ConvModule(4, 4, 3, conv_cfg=dict(type=name))
+    sys.excepthook(caught.type, caught.value, caught.tb)  # what a script that catches nothing ends with
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: unknown convolution '{name}'") and line.count("\n") == 1
+    assert (meant or "known: ") in line
+
+
+def test_other_errors_stay_what_they_are():
+    with pytest.raises(KeyError) as caught:
+        build_conv_layer(dict(num_kernels=2), 4, 4, 3)
+    assert in_our_words(caught.value) is caught.value
+    assert in_our_words(KeyError("x")).args == ("x",)
 
 
 def test_registering_again_changes_nothing():

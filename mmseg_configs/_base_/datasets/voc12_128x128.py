@@ -1,52 +1,10 @@
 # PASCAL VOC 2012 at a quarter of the size, for a CPU
-dataset_type = "CheckedVOCDataset"
-data_root = "{{$DYNCONV_DATA:data}}/VOCdevkit/VOC2012"
+_base_ = "./voc12_512x512.py"
 crop_size = (128, 128)
-load_image = dict(type="LoadImageFromFile", imdecode_backend="pillow")  # a truncated file is an error to Pillow
-train_pipeline = [
-    load_image,
-    dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(512, 128), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type="RandomCrop", crop_size=crop_size, cat_max_ratio=0.75),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="PhotoMetricDistortion"),
-    dict(type="PackSegInputs"),
-]
-test_pipeline = [
-    load_image,
-    dict(type="Resize", scale=(512, 128), keep_ratio=True),
-    # after `Resize`: the ground truth keeps its own size
-    dict(type="LoadAnnotations"),
-    dict(type="PackSegInputs"),
-]
-dataset_train = dict(
-    type=dataset_type,
-    data_root=data_root,
-    data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
-    ann_file="ImageSets/Segmentation/train.txt",
-    pipeline=train_pipeline,
-)
-dataset_val = dict(
-    type=dataset_type,
-    data_root=data_root,
-    data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
-    ann_file="ImageSets/Segmentation/val.txt",
-    pipeline=test_pipeline,
-)
-train_dataloader = dict(
-    batch_size=8,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="InfiniteSampler", shuffle=True),
-    dataset=dataset_train,
-)
-val_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=True,
-    sampler=dict(type="DefaultSampler", shuffle=False),
-    dataset=dataset_val,
-)
+scale = (4 * crop_size[0], crop_size[1])
+sizes = dict(RandomResize=dict(scale=scale), RandomCrop=dict(crop_size=crop_size), Resize=dict(scale=scale))
+train_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.train_pipeline]
+test_pipeline = [dict(step, **sizes.get(step.type, {})) for step in _base_.test_pipeline]
+train_dataloader = dict(batch_size=8, num_workers=2, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=2, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-test_evaluator = val_evaluator

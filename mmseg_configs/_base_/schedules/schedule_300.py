@@ -1,18 +1,5 @@
-# from scratch on a CPU in a few minutes, with tiny images and batches of 8
-optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.01), clip_grad=None)
-param_scheduler = [dict(type="PolyLR", eta_min=1e-5, power=0.9, begin=0, end=300, by_epoch=False)]
-train_cfg = dict(type="IterBasedTrainLoop", max_iters=300, val_interval=50)
-val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")
-default_hooks = dict(
-    timer=dict(type="IterTimerHook"),
-    logger=dict(type="LoggerHook", interval=10, log_metric_by_epoch=False),
-    param_scheduler=dict(type="ParamSchedulerHook"),
-    checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=50, save_best="mIoU", max_keep_ckpts=3),
-    sampler_seed=dict(type="DistSamplerSeedHook"),
-    visualization=dict(type="SegVisualizationHook"),
-    # a checkpoint of another architecture is an error, and resuming steps over a damaged file
-    guard=dict(type="CheckpointGuard"),
-    # Ctrl-C saves first
-    interrupt=dict(type="InterruptHook"),
-)
+# the same in a few minutes, with tiny images
+_base_ = "./schedule_1k.py"
+param_scheduler = [dict(_base_.param_scheduler[0], end=300)]
+train_cfg = dict(max_iters=300, val_interval=50)
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=50))

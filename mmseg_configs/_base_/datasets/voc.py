@@ -1,0 +1,22 @@
+# Images and masks in PASCAL VOC's folders; whoever inherits this adds sizes, pipelines and batches.
+dataset_type = "CheckedVOCDataset"
+data_root = "{{$DYNCONV_DATA:data}}/VOCdevkit/VOC2012"
+load_image = dict(type="LoadImageFromFile", imdecode_backend="pillow")  # a truncated file is an error to Pillow
+load_annotations = dict(type="LoadAnnotations")
+augment_and_pack = [
+    dict(type="RandomFlip", prob=0.5),
+    dict(type="PhotoMetricDistortion"),
+    dict(type="PackSegInputs"),
+]
+dataset_train = dict(
+    type=dataset_type,
+    data_root=data_root,
+    data_prefix=dict(img_path="JPEGImages", seg_map_path="SegmentationClass"),
+    ann_file="ImageSets/Segmentation/train.txt",
+)
+dataset_val = dict(dataset_train, ann_file="ImageSets/Segmentation/val.txt")
+train_dataloader = dict(sampler=dict(type="InfiniteSampler", shuffle=True), dataset=dataset_train)
+val_dataloader = dict(batch_size=1, sampler=dict(type="DefaultSampler", shuffle=False), dataset=dataset_val)
+test_dataloader = val_dataloader
+val_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
+test_evaluator = val_evaluator

@@ -1,0 +1,2 @@
+_base_ = "./deeplabv3plus_resnet18_voc12-512x512.py"
+model = dict(backbone=dict(model_name="resnet18_dcd"))

@@ -1,0 +1,2 @@
+_base_ = "./fpn_resnet18_voc12-128x128.py"
+model = dict(backbone=dict(model_name="resnet18_condconv"))

@@ -19,7 +19,7 @@ COUNTS = [
     (Case("static", (6, 5), (3, 3), padding=1, factors=NONE), ONE),
     (Case("aggregated", (6, 5), (3, 3), K, padding=1), ONE + 2 * K * N + N + GAP),
     (Case("max", (6, 5), (3, 3), K, padding=1, factors=NONE, combine="max"), K * ONE),
-    (Case("max-K1", (6, 5), (3, 3), 1, padding=1, factors=NONE, combine="max"), ONE),
+    (Case("max-K1", (6, 5), (3, 3), 1, padding=1, combine="max"), ONE + 2 * N + GAP),
     (
         Case("max-all", (6, 5), (3, 3), K, padding=1, combine="max"),
         K * ONE + K * N + (K + 1) * POSITIONS * C_OUT + GAP,

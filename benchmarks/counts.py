@@ -1,82 +1,116 @@
-"""Compares parameters and multiply-adds with the published ones.
+"""Compares parameters and multiply-adds with the published ones, row by row.
 
     python -m benchmarks.counts
 
-Published are the tables of ODConv (ICLR 2022) and of its repository: ImageNet head, 224 px. Its ResNet-50 and 101 are
-counted with the stride in the first 1x1 convolution, and its multiply-adds with dynamic 1x1 downsample convolutions,
-although its parameters and its code have those static: the last column counts that way.
+ResNet-50 and 101 are built with the stride in the first 1x1 convolution, as the published ones.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple
+import functools
+from collections.abc import Iterable
 
 import timm
+import torch
 from rich.console import Console
 from rich.table import Table
 
 import dynconv_plugins as dc
 import timm_models  # noqa: F401 - registers the models
 
+from .published import NOTES, ROWS, Row
 
-class Row(NamedTuple):
-    """A published row; parameters and multiply-adds in millions, as printed."""
-
-    model: str
-    kernels: int
-    params: str
-    macs: float
+SIZE = (1, 3, 224, 224)
 
 
-PUBLISHED = [
-    Row("resnet18", 1, "11.94", 1838),
-    Row("resnet18", 4, "44.90", 1916),
-    Row("resnet50", 1, "28.64", 3916),
-    Row("resnet50", 4, "90.67", 4080),
-    Row("resnet101", 1, "50.82", 7675),
-    Row("resnet101", 2, "90.44", 7802),
-    Row("mobilenetv2_100", 1, "4.94", 311.8),
-    Row("mobilenetv2_100", 4, "11.51", 327.1),
-    Row("mobilenetv2_075", 1, "3.51", 217.1),
-    Row("mobilenetv2_075", 4, "7.50", 226.3),
-    Row("mobilenetv2_050", 1, "2.43", 101.8),
-    Row("mobilenetv2_050", 4, "4.44", 106.4),
-]
+def build(row: Row, **options) -> torch.nn.Module:
+    """A row's model by its timm name, with ResNet v1's strides for the bottlenecks."""
+    v1 = {"stride_in_1x1": True} if row.model in ("resnet50", "resnet101") else {}
+    return timm.create_model(f"{row.model}_{row.operator}", **v1, **row.options, **options)
 
 
-def counted(row: Row, where: str = "blocks") -> dc.Complexity:
-    """Our counts of a row's model, built by its timm name, with ResNet v1's strides for the bottlenecks."""
-    options = {"stride_in_1x1": True} if row.model in ("resnet50", "resnet101") else {}
-    model = timm.create_model(f"{row.model}_odconv", num_kernels=row.kernels, where=where, **options)
-    return dc.complexity(model, (1, 3, 224, 224))
+@functools.cache
+def _counted(index: int) -> dc.Complexity:
+    return dc.complexity(build(ROWS[index]), SIZE)
+
+
+def counted(row: Row) -> dc.Complexity:
+    """Our counts of a row, computed once."""
+    return _counted(ROWS.index(row))
 
 
 def with_shortcuts(row: Row) -> dc.Complexity:
-    """The same with the 1x1 downsample convolutions dynamic: what the published multiply-adds count."""
-    return counted(row, r"^(layer|blocks|conv_head)")
+    """ODConv's ResNets with dynamic 1x1 downsample convolutions: what their published multiply-adds count."""
+    return dc.complexity(build(row, where=r"^(layer|blocks|conv_head)"), SIZE)
+
+
+def without_projections(row: Row) -> float:
+    """Multiply-adds of a DCD row without its Q and P."""
+    model = build(row)
+    positions: dict[str, int] = {}
+
+    def note(name: str):
+        return lambda _module, _inputs, y: positions.__setitem__(name, y.shape[2:].numel())
+
+    operators = dc.operators_in(model)
+    for name, op in operators.items():
+        op.register_forward_hook(note(name))
+    with torch.no_grad():
+        model.eval()(torch.zeros(SIZE))
+    projections = sum(
+        positions[name] * op.q.out_features * (op.in_channels + op.out_channels) for name, op in operators.items()
+    )
+    return counted(row).macs - projections
+
+
+def condconv_placement() -> int:
+    """Parameters of MobileNetV2 0.5 with CondConv's own placement, 8 kernels: the last six blocks, the classifier."""
+    row = next(r for r in ROWS if r.note == "classifier")
+    model = timm.create_model(f"{row.model}_condconv", where=r"^blocks\.(4\.[12]|5|6)\.")
+    fc = model.classifier
+    return (
+        sum(p.numel() for p in model.parameters())
+        + 7 * fc.weight.numel()
+        + 7 * fc.bias.numel()
+        + 8 * fc.in_features
+        + 8
+    )
+
+
+def table(rows: Iterable[Row]) -> tuple[Table, list[str]]:
+    """The table, and the keys of the notes in it in order."""
+    out = Table(title="parameters and multiply-adds, published against counted here")
+    for column in ("model", "operator", "params", "ours", "off", "MAdds", "ours", "off", "note"):
+        out.add_column(column, justify="left" if column in ("model", "operator") else "right", no_wrap=True)
+    used: list[str] = []
+    for row in rows:
+        ours = counted(row)
+        if row.note and row.note not in used:
+            used.append(row.note)
+        options = "".join(f" {value}" for value in row.options.values())
+        macs = ("", f"{ours.macs / 1e6:.1f}M", "")
+        if row.macs is not None:
+            macs = (f"{row.macs:g}M", macs[1], f"{ours.macs / 1e6 / row.macs - 1:+.2%}")
+        out.add_row(
+            row.model,
+            row.operator + options,
+            f"{row.params}M",
+            f"{ours.params / 1e6:.2f}M",
+            f"{ours.params / 1e6 / float(row.params) - 1:+.2%}",
+            *macs,
+            str(used.index(row.note) + 1) if row.note else "",
+        )
+    return out, used
 
 
 def main() -> None:
     argparse.ArgumentParser(prog="python -m benchmarks.counts", description=__doc__.splitlines()[0]).parse_args()
-    out = Table(title="ODConv, published against counted here")
-    columns = ("model", "K", "params", "ours", "MAdds (M)", "ours", "off", "ours, downsample dynamic", "off")
-    for column in columns:
-        out.add_column(column, justify="left" if column == "model" else "right")
-    for row in PUBLISHED:
-        ours, theirs = counted(row), with_shortcuts(row)
-        out.add_row(
-            row.model,
-            str(row.kernels),
-            f"{row.params}M",
-            f"{ours.params / 1e6:.2f}M",
-            f"{row.macs:g}",
-            f"{ours.macs / 1e6:.1f}",
-            f"{ours.macs / 1e6 / row.macs - 1:+.2%}",
-            f"{theirs.macs / 1e6:.1f}",
-            f"{theirs.macs / 1e6 / row.macs - 1:+.2%}",
-        )
-    Console(width=130).print(out)
+    out, used = table(ROWS)
+    console = Console(width=130)
+    console.print(out)
+    for number, key in enumerate(used, 1):
+        console.print(f"{number}  {NOTES[key]}", soft_wrap=False, highlight=False)
 
 
 if __name__ == "__main__":

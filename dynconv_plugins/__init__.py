@@ -8,6 +8,7 @@ from .complexity import Complexity, complexity
 from .convert import dynamize, operators_in
 from .errors import UnknownName, UserError
 from .explain import explain_backends
+from .fold import FoldReport, fold
 from .functional import Attention, dynamic_conv
 from .operators import *  # noqa: F403 - the operators' own __all__ is the list
 from .operators import __all__ as _operators
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Attention",
     "Complexity",
+    "FoldReport",
     "LinearTemperature",
     "UnknownName",
     "UserError",
@@ -30,6 +32,7 @@ __all__ = [
     "dynamic_conv",
     "dynamize",
     "explain_backends",
+    "fold",
     "operators_in",
     "record_attention",
     "registry",

@@ -14,6 +14,7 @@ from ..functional import Attention, dynamic_conv
 from ..problem import ntuple
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+STATIC = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class DynamicConv(nn.Module):
@@ -152,6 +153,43 @@ class DynamicConv(nn.Module):
             groups=self.groups,
             combine=self.combine,
         )
+
+    def frozen(self, attention: Attention) -> nn.Module | None:
+        """The static module that computes what this one does, in eval mode, while its attention is `attention`.
+
+        An operator with a `convolve` of its own overrides this, unless its convolution is the engine's equation.
+
+        Args:
+            attention: The factors of one sample, with a batch dimension of one and none per position.
+
+        Returns:
+            An ``nn.ConvNd`` where there is one; ``None`` where no static kernel computes the same.
+        """
+        kernels = self.kernels.detach()
+        if len(kernels) > 1 and self.combine != "sum":
+            return None
+        a, s, c, f = (None if factor is None else factor[0].to(kernels) for factor in attention)
+        weight = kernels.sum(0) if a is None else torch.tensordot(a, kernels, 1)
+        one = (1,) * self.dims
+        if s is not None:
+            weight = weight * s
+        if c is not None:  # each group of filters has its own input channels
+            c = c.reshape(self.groups, 1, -1, *one)
+            weight = (weight.unflatten(0, (self.groups, -1)) * c).flatten(0, 1)
+        if f is not None:
+            weight = weight * f.reshape(-1, 1, *one)
+        return self.static(weight, self.bias)
+
+    def static(self, weight: Tensor, bias: Tensor | None, groups: int | None = None) -> nn.Module:
+        """torch's convolution of this geometry with copies of `weight` and `bias`; `groups` where they are not ours."""
+        groups = self.groups if groups is None else groups
+        geometry = (self.kernel_size, self.stride, self.padding, self.dilation, groups, bias is not None)
+        conv = STATIC[self.dims](weight.shape[1] * groups, len(weight), *geometry, self.padding_mode, device="meta")
+        # Built without memory and then given its values: no random initialisation is drawn for nothing.
+        conv.weight = nn.Parameter(weight.detach().clone(), self.weight.requires_grad)
+        if bias is not None:
+            conv.bias = nn.Parameter(bias.detach().clone(), self.weight.requires_grad)
+        return conv.train(self.training)
 
     def pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pads where the engine cannot (modes but zeros, uneven sides), and returns what is left for the engine."""

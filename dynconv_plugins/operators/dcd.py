@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional import Attention
-from .base import DynamicConv
+from .base import STATIC, DynamicConv
 from .heads import PooledNorm, pooled
 
 _POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
@@ -26,6 +27,22 @@ class DCDFactors(NamedTuple):
 
     output: Tensor
     mixing: Tensor
+
+
+class Summed(nn.Module):
+    """The sum of two branches: what a folded `DCD2d` with groups becomes.
+
+    Args:
+        main, beside: Modules of the same input and output shapes.
+    """
+
+    def __init__(self, main: nn.Module, beside: nn.Module) -> None:
+        super().__init__()
+        self.main, self.beside = main, beside
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sums what the branches make of `x`."""
+        return self.main(x) + self.beside(x)
 
 
 class DCDAttention(nn.Module):
@@ -121,6 +138,38 @@ class _DCD(DynamicConv):
         residual = F.conv1d(self.norm2(attention.mixing.to(q.dtype) @ q) + q, self.p.weight[..., None])
         return y + residual.reshape(y.shape).to(y.dtype)
 
+    def frozen(self, attention: DCDFactors) -> nn.Module:
+        """One convolution; with groups, which the low-rank part knows none of, beside a narrow one that is summed up.
+
+        Batch norms in eval mode are affine, and the residual is linear: its kernel lies at the tap in the middle, where
+        zero padding leaves its bias, as here.
+        """
+        (scale1, shift1), (scale2, shift2) = (_affine(norm) for norm in (self.norm1, self.norm2))
+        mix = scale2[:, None] * attention.mixing[0].to(scale2) + torch.eye(len(scale2)).to(scale2)
+        narrow, widen = scale1[:, None] * self.q.weight, self.p.weight @ mix
+        bias = widen @ shift1 + self.p.weight @ shift2
+        bias = bias if self.bias is None else bias + self.bias
+        main = self.stacked[0] * attention.output[0].to(scale2).reshape(-1, *(1,) * (self.dims + 1))
+        if self.groups == 1:
+            return self.static(main + self._at_middle(widen @ narrow), bias)
+        sides = [(d * (k - 1) / 2,) * 2 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
+        # With the usual padding the middle tap sees the input itself.
+        middle = self._pointwise(narrow, self.stride) if list(self._sides) == sides else None
+        middle = middle or self.static(self._at_middle(narrow), None, groups=1)
+        return Summed(self.static(main, bias), nn.Sequential(middle, self._pointwise(widen)))
+
+    def _pointwise(self, matrix: Tensor, stride: int | tuple[int, ...] = 1) -> nn.Module:
+        """The 1x1 convolution by `matrix`."""
+        conv = STATIC[self.dims](matrix.shape[1], len(matrix), 1, stride, bias=False, device="meta")
+        conv.weight = nn.Parameter(matrix.detach().reshape(*matrix.shape, *(1,) * self.dims))
+        return conv.train(self.training)
+
+    def _at_middle(self, matrix: Tensor) -> Tensor:
+        """A kernel ``[rows, columns, *kernel_size]`` that is `matrix` at the middle tap and zero at the others."""
+        kernel = matrix.new_zeros(*matrix.shape, *self.kernel_size)
+        kernel[(..., *((k - 1) // 2 for k in self.kernel_size))] = matrix
+        return kernel
+
     def _middle(self, x: Tensor, y: Tensor) -> Tensor:
         """The input under the middle tap for each position of the output `y`, ``[B, C_in, *S_out]``."""
         x, padding = self.pad(x)
@@ -131,6 +180,12 @@ class _DCD(DynamicConv):
             sides += [before, length - x.shape[2 + i] - before]  # negative crops
         x = F.pad(x, sides) if any(sides) else x
         return x[(..., *(slice(None, None, s) for s in self.stride))]
+
+
+def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """What a batch norm multiplies by and adds in eval mode."""
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return scale, norm.bias - norm.running_mean * scale
 
 
 class DCD1d(_DCD):

@@ -40,8 +40,8 @@ NOTES = {
     "instead of 16 and gated. Multiply-adds: without Q and P 103.4M.",
     "sets": "The number N of weight sets is not printed. Two sets are taken here; with three the multiply-adds are "
     "1938M, 4073M and 108.4M.",
-    "shortcuts": "The published multiply-adds count the 1x1 downsample convolutions as dynamic, although parameters and "
-    "code have them static: counted so, all ResNet rows agree to 0.02%.",
+    "shortcuts": "The published multiply-adds count the 1x1 downsample convolutions as dynamic, although parameters "
+    "and code have them static: counted so, all ResNet rows agree to 0.02%.",
     "smaller": "Below the static network's count or between those of any placement: replacing a convolution by four "
     "kernels of its own shape cannot give it. Median and terminal are the middle and the last convolution of the "
     "blocks here.",

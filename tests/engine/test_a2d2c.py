@@ -1,0 +1,83 @@
+"""A2D2C's own: what is sampled, when it repeats, and that A2D2C+ is the same function."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import dynconv_plugins as dc
+from dynconv_plugins.operators.sampling import sampled_patches
+
+
+def make(cls=dc.A2D2C2d, **options) -> nn.Module:
+    torch.manual_seed(0)
+    return cls(8, 6, 3, padding=1, **{"points": 5, **options}).double()
+
+
+def data(batch: int = 3) -> torch.Tensor:
+    return torch.randn(batch, 8, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def attention(op: nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return op.attend(data()).kernel
+
+
+def test_training_samples_anew_and_repeats_with_the_seed():
+    op = make()
+    op.attention.norm.eval()
+    torch.manual_seed(3)
+    first, second = attention(op), attention(op)
+    assert not torch.equal(first, second)
+    torch.manual_seed(3)
+    assert torch.equal(attention(op), first)
+
+
+@pytest.mark.parametrize("sampling", ["random", "fixed", "none"])
+def test_eval_mode_repeats(sampling):
+    op = make(sampling=sampling).eval()
+    torch.manual_seed(3)
+    first = attention(op)
+    assert torch.equal(attention(op), first)
+    assert torch.equal(attention(make(sampling=sampling).eval()), first), "another network samples elsewhere"
+
+
+def test_fixed_sampling_is_the_same_in_training():
+    op = make(sampling="fixed")
+    op.attention.norm.eval()
+    assert torch.equal(attention(op), attention(op.eval()))
+
+
+def test_plus_is_the_same_function():
+    """Eq. 8: mixing outputs is mixing kernels."""
+    a, plus = make(), make(dc.A2D2CPlus2d)
+    for training in (True, False):
+        plus.load_state_dict(a.state_dict())
+        torch.manual_seed(3)
+        y = a.train(training)(data())
+        torch.manual_seed(3)
+        torch.testing.assert_close(plus.train(training)(data()), y)
+        # By eq. 8 as it stands: the K outputs, each times its weight.
+        torch.manual_seed(3)
+        with dc.backend("mixture"):
+            torch.testing.assert_close(plus(data()), y)
+
+
+def test_all_positions_are_the_average_of_the_outputs():
+    op = make(sampling="none", groups=2, stride=2)
+    maps = torch.stack([nn.functional.conv2d(data(), w, None, 2, 1, 1, 2) for w in op.stacked])
+    torch.testing.assert_close(op.local_features(data())[..., 0], maps.mean((0, 3, 4)))
+
+
+def test_patches_of_the_border_read_the_padding_as_zeros():
+    x = torch.arange(1.0, 5.0).reshape(1, 1, 4)
+    corner = torch.zeros(1, 1)
+    got = sampled_patches(x, corner, (3,), (1,), (1,), (1,))
+    assert got.flatten().tolist() == [0.0, 1.0, 2.0]
+
+
+@pytest.mark.parametrize("options", [{"sampling": "grid"}, {"points": 0}, {"sets": 0}, {"reduction": 0.0}], ids=str)
+def test_bad_arguments(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        make(**options)

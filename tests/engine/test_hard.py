@@ -1,0 +1,135 @@
+"""Hard attention's own: the switches, the loss that joins any backward pass, and its ramp."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+import dynconv_plugins as dc
+from dynconv_plugins.budget import Budget
+
+MASKS = pytest.mark.parametrize("mask", ["input", "task"])
+
+
+def make(mask: str = "input", **options) -> nn.Module:
+    torch.manual_seed(0)
+    op = dc.Hard2d(8, 6, 3, padding=1, mask=mask, **{"ramp": 0, **options}).double()
+    for parameter in op.parameters():
+        nn.init.normal_(parameter)
+    return op
+
+
+def data() -> torch.Tensor:
+    return torch.randn(4, 8, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+def logits(op: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return op.attention.head(x.mean((2, 3))) if op.mask == "input" else op.zeta
+
+
+@MASKS
+def test_everything_is_on_at_first(mask):
+    op, static = dc.Hard2d(8, 6, 3, mask=mask), nn.Conv2d(8, 6, 3)
+    op.load_static(static)
+    x = data().float()
+    torch.testing.assert_close(op(x), static(x))
+    assert dc.budget(op)["mask_rate"] == 1.0
+
+
+@MASKS
+def test_switches_are_zeros_and_ones(mask):
+    op = make(mask).eval()
+    zeta = logits(op, data())
+    assert 0 < (zeta > 0).double().mean() < 1
+    if mask == "input":
+        y = op(data())
+        off = (y - op.bias.reshape(-1, 1, 1)).flatten(2).abs().sum(2) == 0
+        assert torch.equal(off, zeta <= 0)
+    else:
+        assert torch.equal(op.kernels[0] == 0, (zeta <= 0).expand_as(op.kernels[0]))
+
+
+@MASKS
+def test_the_loss_reaches_a_trainer_that_does_not_know_of_it(mask):
+    """Gradients equal those of the trainer's loss plus the budget's, written out, with its straight-through mask."""
+    op = make(mask, budget=0.3, budget_weight=7.0, sparsity_weight=0.02)
+    plain = copy.deepcopy(op)
+    for module in plain.modules():
+        if isinstance(module, Budget):
+            module.weight = module.sparsity = 0.0
+    op(data()).square().mean().backward()
+    loss = plain(data()).square().mean()
+    zeta = logits(plain, data())
+    soft = zeta.sigmoid()
+    rate = (soft + ((soft > 0.5).double() - soft).detach()).mean()
+    own = 7.0 * (rate - 0.3) ** 2 + 0.02 * zeta.abs().sum() / (len(data()) if mask == "input" else 1)
+    (loss + own).backward()
+    for (name, got), want in zip(op.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad, msg=name)
+    assert dc.budget(op)["mask_rate"] == pytest.approx(rate.item())
+    assert dc.budget(op)["budget_loss"] == pytest.approx(own.item())
+
+
+def test_a_scaled_loss_scales_its_own_part():
+    op, scaled = make(), make()
+    for module in scaled.modules():
+        if isinstance(module, Budget):
+            module.loss_scale = 1024.0
+    op(data()).square().mean().backward()
+    (scaled(data()).square().mean() * 1024).backward()
+    for got, want in zip(scaled.parameters(), op.parameters(), strict=True):
+        torch.testing.assert_close(got.grad / 1024, want.grad)
+
+
+def test_the_weight_is_reached_over_the_ramp_and_resumes():
+    op = make(ramp=4, sparsity_weight=0.0)
+    seen = []
+    for _ in range(3):
+        op(data())
+        seen.append(dc.budget(op)["budget_loss"])
+    resumed = make(ramp=4, sparsity_weight=0.0)
+    resumed.load_state_dict(op.state_dict())
+    for _ in range(3):
+        resumed(data())
+        seen.append(dc.budget(resumed)["budget_loss"])
+    full = seen[-1]
+    assert full > 0
+    assert seen == pytest.approx([full * part for part in (0.0, 0.25, 0.5, 0.75, 1.0, 1.0)], rel=1e-5)
+
+
+def test_nothing_is_counted_outside_training():
+    op = make(ramp=4)
+    with torch.no_grad():
+        op(data())
+    op.eval()(data())
+    assert all(module.step == 0 for module in op.modules() if isinstance(module, Budget))
+
+
+def test_rate_comes_down_to_the_budget():
+    """Data that no filter matters for: what moves the switches is the budget alone."""
+    torch.manual_seed(0)
+    op = dc.Hard2d(8, 64, 3, ramp=50)
+    nn.init.zeros_(op.weight)
+    optimizer = torch.optim.Adam(op.attention.parameters(), 1e-3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300)
+    for _ in range(300):
+        optimizer.zero_grad()
+        op(torch.randn(16, 8, 5, 5).abs()).sum().backward()
+        optimizer.step()
+        schedule.step()
+    assert dc.budget(op)["mask_rate"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_budget_of_other_models_is_empty():
+    assert dc.budget(dc.ODConv2d(8, 8, 3)) == {}
+
+
+@pytest.mark.parametrize(
+    "options", [{"mask": "tax"}, {"granularity": "tap"}, {"budget": 1.5}, {"ramp": -1}, {"beta": 0.0}], ids=str
+)
+def test_bad_arguments(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        dc.Hard2d(8, 6, 3, **options)

@@ -1,4 +1,4 @@
-"""Dynamic convolutions in tsai: architectures, the static-twin procedure, a temperature callback, and a trainer.
+"""Dynamic convolutions in tsai: architectures, the static-twin procedure, callbacks, and a trainer.
 
 Built on the classes of tsai, https://github.com/timeseriesAI/tsai (Apache-2.0).
 """
@@ -16,6 +16,7 @@ if sys.argv[:1] != ["-m"]:
 
 _PUBLIC = {
     "ARCHS": "archs",
+    "BudgetCallback": "callbacks",
     "DynamicArch": "archs",
     "EpochBar": "callbacks",
     "Net1_CNN": "nets",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
+import json
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,18 @@ def _positive(kind: type, least: float = 0.0):
 
     convert.__name__ = f"positive {kind.__name__}" if not least else f"{kind.__name__} above {least:g}"
     return convert
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    name, equals, word = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        value = ast.literal_eval(word)
+        json.dumps(value)  # results.json says what a run was made with
+    except (ValueError, SyntaxError, TypeError):
+        value = word  # so that `mask=task` needs no quotes within quotes
+    return name, value
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +70,14 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument("--where", help="which convolutions: blocks, all or a regular expression")
     t.add_argument("--num-kernels", type=_positive(int), help="kernels the operator mixes")
     t.add_argument("--reduction", type=_positive(float), help="width of the operator's attention bottleneck")
+    t.add_argument(
+        "--operator-arg",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="any other argument of the operator, e.g. mask=task or rotations=2; repeatable",
+    )
     t.add_argument("--device", help="default: cuda where there is one, else cpu")
     return p
 
@@ -95,6 +117,11 @@ def train(args: argparse.Namespace) -> int:
         raise UserError("--folds and --seeds exclude each other: folds use all series, seeds repeat the official split")
     overrides = {"epochs": args.epochs, "lr": args.lr, "batch_size": args.batch_size}
     operator_args = {"num_kernels": args.num_kernels, "reduction": args.reduction, "where": args.where}
+    operator_args = {k: v for k, v in operator_args.items() if v is not None}
+    for name, value in args.operator_arg:
+        if name in operator_args or name == "where":
+            raise UserError(f"--operator-arg {name}=... says again what has an option or a value already")
+        operator_args[name] = value
     job = Job(
         arch=args.arch,
         dataset=args.dataset,
@@ -102,7 +129,7 @@ def train(args: argparse.Namespace) -> int:
         pretrain_epochs=args.pretrain_epochs,
         static=args.static,
         operator=args.operator,
-        operator_args={k: v for k, v in operator_args.items() if v is not None},
+        operator_args=operator_args,
         folds=args.folds,
         seed=args.seed,
     )

@@ -17,8 +17,14 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UnknownName, UserError
 
 from .nets import Net1_CNN, Net1_DCNN, Net2_CNN, Net2_DCNN
+from .options import checked, split
 
-OPERATOR_ARGS = ("operator", "where", "num_kernels", "reduction", "temperature")
+# Which convolutions of tsai's own networks become dynamic, whatever the operator's placement elsewhere: see `_ARGS`.
+PLACEMENTS = {
+    FCN: r"^convblock[23]\.",
+    ResNet: r"^resblock(1\.convblock[23]|[23]\.convblock\d)\.",
+    InceptionTime: r"^inceptionblock\.inception\.[1-9]",
+}
 
 
 class _Dynamic:
@@ -27,9 +33,9 @@ class _Dynamic:
     `body` and `tail` name the children in the order they run; their parameters keep the names of the static twin.
     """
 
+    host: type[nn.Module]
     body: tuple[str, ...]
     tail: tuple[str, ...]
-    where: str
 
     def __init__(
         self,
@@ -40,15 +46,13 @@ class _Dynamic:
         operator: str = "odconv",
         where=None,
         keep_weights: bool = False,
-        num_kernels: int | None = None,
-        reduction: float | None = None,
-        temperature: float | None = None,
+        operator_args: dict | None = None,
         **kwargs,
     ) -> None:
+        own, kwargs = split(operator, self.host, kwargs)
+        own = checked(operator, {**own, **(operator_args or {})})
         super().__init__(c_in, c_out, **kwargs)
-        given = {"num_kernels": num_kernels, "reduction": reduction, "temperature": temperature}
-        given = {k: v for k, v in given.items() if v is not None}
-        dc.dynamize(self, operator, where=where or type(self).where, keep_weights=keep_weights, **given)
+        dc.dynamize(self, operator, where=where or PLACEMENTS[self.host], keep_weights=keep_weights, **own)
         self.head_nf, self.c_out, self.seq_len = self.fc.in_features, c_out, seq_len
 
     # Properties, not submodules: a second registration would store each parameter twice in a state dict.
@@ -67,6 +71,7 @@ _ARGS = """
 
     Maps ``[B, c_in, L]`` to logits ``[B, c_out]``. The convolutions that read the raw series stay static, because
     attention is computed from the mean over time, which is zero for any z-normalised series; so do the 1x1 shortcuts.
+    `orconv` and the task mask of `hard`, which have no such attention, are placed alike: networks stay comparable.
 
     Args:
         c_in: Variables of the series.
@@ -75,27 +80,25 @@ _ARGS = """
         operator: A name of the registry.
         where: Which convolutions become dynamic, as :func:`dynconv_plugins.dynamize` takes it.
         keep_weights: Start out computing what the static network computes, instead of from a fresh initialisation.
-        num_kernels, reduction, temperature: The operator's; its own defaults where not given.
-        **kwargs: The static architecture's own arguments.
+        operator_args: Arguments of the operator.
+        **kwargs: The static architecture's own arguments; those that it does not have are the operator's as well, such
+            as ``num_kernels``.
 """
 
 
 class ODConvFCN(_Dynamic, FCN):
     __doc__ = "tsai's FCN with dynamic convolutions in its second and third block." + _ARGS
-    body, tail = ("convblock1", "convblock2", "convblock3"), ("gap", "fc")
-    where = r"^convblock[23]\."
+    host, body, tail = FCN, ("convblock1", "convblock2", "convblock3"), ("gap", "fc")
 
 
 class ODConvResNet(_Dynamic, ResNet):
     __doc__ = "tsai's ResNet with dynamic convolutions in its residual blocks." + _ARGS
-    body, tail = ("resblock1", "resblock2", "resblock3"), ("gap", "squeeze", "fc")
-    where = r"^resblock(1\.convblock[23]|[23]\.convblock\d)\."
+    host, body, tail = ResNet, ("resblock1", "resblock2", "resblock3"), ("gap", "squeeze", "fc")
 
 
 class ODConvInception(_Dynamic, InceptionTime):
     __doc__ = "tsai's InceptionTime with dynamic convolutions in its inception modules." + _ARGS
-    body, tail = ("inceptionblock",), ("gap", "fc")
-    where = r"^inceptionblock\.inception\.[1-9]"
+    host, body, tail = InceptionTime, ("inceptionblock",), ("gap", "fc")
 
 
 class DynamicArch:
@@ -107,12 +110,13 @@ class DynamicArch:
     Args:
         arch: A tsai architecture or its name.
         operator: A name of the registry.
-        where: As :func:`dynconv_plugins.dynamize` takes it; by default the operator's placement.
+        where: As :func:`dynconv_plugins.dynamize` takes it; by default, for tsai's FCN, ResNet and InceptionTime, as in
+            :class:`ODConvFCN` and its like, and for others the operator's placement.
         keep_weights: As there.
         **operator_args: ``num_kernels``, ``reduction``, ...
 
     Raises:
-        UnknownName: If there is no such architecture or operator.
+        UnknownName: If there is no such architecture or operator, or the operator has no such argument.
         UserError: When called, if there is no convolution to replace.
     """
 
@@ -125,8 +129,9 @@ class DynamicArch:
         **operator_args,
     ) -> None:
         self.arch = find(arch) if isinstance(arch, str) else arch
-        dc.registry.get(operator)
-        self.operator, self.where, self.keep_weights, self.operator_args = operator, where, keep_weights, operator_args
+        self.operator, self.operator_args = operator, checked(operator, operator_args)
+        self.where = PLACEMENTS.get(self.arch) if where is None else where
+        self.keep_weights = keep_weights
         self.__name__ = self.arch.__name__
 
     def __call__(self, *args, **kwargs) -> nn.Module:

@@ -1,11 +1,15 @@
-"""fastai callbacks: temperature annealing, and a progress bar over epochs for runs of many folds."""
+"""fastai callbacks: temperature annealing, the budget of hard attention, and a progress bar over epochs."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastai.callback.core import Callback
+from fastai.learner import ValueMetric
 from tqdm.auto import tqdm
 
 import dynconv_plugins as dc
+from dynconv_plugins.budget import Budget
 
 
 class TemperatureCallback(Callback):
@@ -38,6 +42,48 @@ class TemperatureCallback(Callback):
 
     def after_epoch(self) -> None:
         self.trained_epochs = self.base + self.epoch + 1
+
+
+class BudgetCallback(Callback):
+    """Logs ``mask_rate`` and ``budget_loss`` beside the learner's metrics: means over an epoch and the hard operators.
+
+    The budget's gradient needs no callback, see :class:`dynconv_plugins.budget.Budget`, but for ``to_fp16``: this one
+    scales it as fastai's gradient scaler does the loss. It does nothing in a model without hard operators.
+    """
+
+    order, run_valid = (
+        20,
+        False,
+    )  # after MixedPrecision, whose scaler is used, and before the recorder, which reads names
+
+    def before_fit(self) -> None:
+        self.budgets = [m for m in self.learn.model.modules() if isinstance(m, Budget)]
+        self.sums = dict.fromkeys(dc.budget(self.learn.model), 0.0)
+        self.batches = 0
+        self.shown = [ValueMetric(partial(self._mean, name), name) for name in self.sums]
+        self.learn.metrics = [*self.learn.metrics, *self.shown]
+
+    def before_train(self) -> None:
+        self.sums, self.batches = dict.fromkeys(self.sums, 0.0), 0
+
+    def before_batch(self) -> None:
+        scaler = getattr(self.learn, "scaler", None)
+        for budget in self.budgets if self.training else ():
+            budget.loss_scale = 1.0 if scaler is None else scaler.get_scale()
+
+    def after_batch(self) -> None:
+        if self.training and self.sums:
+            self.batches += 1
+            for name, value in dc.budget(self.learn.model).items():
+                self.sums[name] += value
+
+    def after_fit(self) -> None:
+        self.learn.metrics = [metric for metric in self.learn.metrics if metric not in self.shown]
+        # learn.export would store the operators' modules twice.
+        del self.budgets, self.shown
+
+    def _mean(self, name: str) -> float | None:
+        return self.sums[name] / self.batches if self.batches else None
 
 
 class EpochBar(Callback):

@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 import dynconv_plugins as dc
+from dynconv_plugins.convert import connect
+
+from .options import checked
 
 
 class Lift(nn.Module):
@@ -38,7 +41,8 @@ class Net1_CNN(nn.Module):
         hidden: Units of the hidden fully connected layer.
         dropout: Before each fully connected layer.
         operator: A name of the registry, for the dynamic nets; ``odconv`` there.
-        **operator_args: Anything else the convolution's constructor takes.
+        operator_args: Arguments of the operator.
+        **kwargs: The same, one by one, where the name is not one of those above.
     """
 
     depth = 1
@@ -56,17 +60,21 @@ class Net1_CNN(nn.Module):
         hidden: int = 256,
         dropout: float = 0.2,
         operator: str | None = None,
-        **operator_args,
+        operator_args: dict | None = None,
+        **kwargs,
     ) -> None:
         super().__init__()
         layers: list[tuple[str, nn.Module]] = [("lift", Lift())]
         operator, channels = operator or type(self).operator, 3 * c_in
+        options = {**kwargs, **(operator_args or {})}
+        if operator is not None:
+            checked(operator, options)
         for i in range(1, self.depth + 1):
             conv_args = (channels, width, kernel_size)
             if operator is None:
-                conv = nn.Conv1d(*conv_args, padding=kernel_size // 2, **operator_args)
+                conv = nn.Conv1d(*conv_args, padding=kernel_size // 2, **options)
             else:
-                conv = dc.registry.build(operator, 1, *conv_args, padding=kernel_size // 2, **operator_args)
+                conv = dc.registry.build(operator, 1, *conv_args, padding=kernel_size // 2, **options)
             layers += [(f"conv{i}", conv), (f"act{i}", nn.ReLU()), (f"pool{i}", nn.MaxPool1d(2, ceil_mode=True))]
             channels = width
         self.backbone = nn.Sequential()
@@ -82,6 +90,7 @@ class Net1_CNN(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(hidden, c_out),
         )
+        connect(self)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.backbone(x))
@@ -98,9 +107,10 @@ class Net1_DCNN(Net1_CNN):
 
     Kernels are meant to come from a trained :class:`Net1_CNN` and stay frozen, while attention and fully connected
     layers learn: :func:`tsai_models.pretrain` does all of it, :func:`tsai_models.from_static` the copying alone.
-    ``num_kernels`` is 1 by default: K frozen copies of one kernel would mix to that kernel, whatever the mixture.
+    The default, `odconv`, has one kernel: K frozen copies of it would mix to that kernel, whatever the mixture.
+    Operators that do nothing but mix (`dyconv`, `a2d2c`, `a2d2cplus`, `localsoft`) so keep learning their kernels.
 
-    Args: as :class:`Net1_CNN`; ``num_kernels``, ``reduction`` and ``temperature`` go to the operator.
+    Args: as :class:`Net1_CNN`; other arguments, such as ``num_kernels``, go to the operator.
     """
 
     operator = "odconv"

@@ -32,6 +32,8 @@ def write(path: Path, content: bytes) -> None:
 class Results:
     """The folder of one command: ``results.json``, ``history.csv`` and ``model.pth``, the last run's state dict.
 
+    The history has a column more for each thing that callbacks log.
+
     Args:
         out: The folder; made if needed.
         config: Everything that determines the numbers.
@@ -81,7 +83,8 @@ class Results:
         torch.save(state, buffer)
         write(self.out / "model.pth", buffer.getvalue())
         text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+        columns = dict.fromkeys([*HISTORY, *(key for h in self.history for key in h)])
+        writer = csv.DictWriter(text, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.history)
         write(self.out / "history.csv", text.getvalue().encode())

@@ -24,7 +24,7 @@ from tsai.models.utils import build_ts_model
 from dynconv_plugins.errors import UserError
 
 from .archs import ARCHS, DynamicArch, build, find, parameters, twin_of
-from .callbacks import EpochBar, TemperatureCallback
+from .callbacks import BudgetCallback, EpochBar, TemperatureCallback
 from .data import Series, load, splits
 from .recipes import Recipe
 from .results import Results, table
@@ -42,7 +42,7 @@ class Job:
         pretrain_epochs: Epochs of the twin before (the static twin trained in its stead gets them on top).
         static: Train the static twin of `arch` instead.
         operator: Make a static architecture dynamic, or use this operator in one of ours.
-        operator_args: ``num_kernels``, ``reduction``, ``where``.
+        operator_args: The operator's own arguments, and ``where``.
         folds: Number of stratified folds; None is the official split.
         seed: Of the first run; the others count up from it.
     """
@@ -76,11 +76,14 @@ class Job:
                 raise UserError("--static has no operator: leave out --operator and its options")
             # The dynamic network sees the data in both stages; its twin must see them as often to be comparable.
             return twin_of(arch), {}, 0, self.recipe.epochs + (before if pretrained else 0)
+        options = dict(self.operator_args)
+        where = {"where": options.pop("where")} if "where" in options else {}
         if dynamic:
             chosen = {"operator": self.operator} if self.operator else {}
-            return arch, {**chosen, **self.operator_args}, before if pretrained else 0, self.recipe.epochs
+            config = {**chosen, **where, "operator_args": options}
+            return arch, config, before if pretrained else 0, self.recipe.epochs
         if self.operator:
-            return DynamicArch(arch, self.operator, **self.operator_args), {}, 0, self.recipe.epochs
+            return DynamicArch(arch, self.operator, **where, **options), {}, 0, self.recipe.epochs
         if self.operator_args:
             raise UserError(f"{self.arch} is static: add --operator to make it dynamic")
         return arch, {}, 0, self.recipe.epochs
@@ -129,7 +132,8 @@ def train_once(
         with learn.no_bar(), learn.no_logging(), learn.added_cbs(EpochBar(f"{label}{stage}")):
             job.recipe.fit(learn, n)
         for values in learn.recorder.values:
-            row = dict(zip(("train_loss", "valid_loss", "accuracy"), values, strict=True))
+            # The names begin with the epoch and end with the time, which are no values.
+            row = dict(zip(learn.recorder.metric_names[1:-1], values, strict=True))
             history.append({"epoch": len(history) + 1, **row, "stage": "twin" if stage else "main"})
 
     with _building(arch):
@@ -139,7 +143,7 @@ def train_once(
             )
         else:
             model = build_ts_model(arch, dls=dls, device=device, **config)
-        learn = ts_learner(dls, model, metrics=accuracy, cbs=TemperatureCallback())
+        learn = ts_learner(dls, model, metrics=accuracy, cbs=[TemperatureCallback(), BudgetCallback()])
     fit(learn, epochs, "")
     with learn.no_bar(), learn.no_logging():
         loss, acc = learn.validate()

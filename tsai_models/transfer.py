@@ -13,19 +13,23 @@ from tsai.models.utils import build_ts_model
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
-from .archs import OPERATOR_ARGS, twin_of
+from .archs import twin_of
+from .options import split
 
 
-def from_static(dynamic: nn.Module, static: nn.Module, freeze: bool = True) -> nn.Module:
+def from_static(dynamic: nn.Module, static: nn.Module, freeze: bool | None = None) -> nn.Module:
     """Copies a trained static twin into a dynamic network, which then starts out computing what the twin computes.
 
     Each of the K kernels becomes the twin's kernel, corrected for what the attentions multiply it by at the start; all
-    other parameters and buffers are copied under their names.
+    other parameters and buffers are copied under their names. `orconv` takes the maximum over rotations of the twin's
+    kernel from the first step on, and so does not start out as the twin (``preserves_static`` of an operator says so).
 
     Args:
         dynamic: The network to fill, in place; its dynamic operators stand where the twin has convolutions.
         static: The trained twin.
-        freeze: Also :func:`freeze_kernels`, so that only attention and the static layers go on learning.
+        freeze: Also :func:`freeze_kernels`, so that only attention and the static layers go on learning. By default
+            unless the operators do nothing but mix kernels by weights that sum to one: of K frozen copies of one kernel
+            they would make a static convolution for ever.
 
     Returns:
         `dynamic`.
@@ -60,11 +64,31 @@ def from_static(dynamic: nn.Module, static: nn.Module, freeze: bool = True) -> n
             op.load_static(twins[name])
         for key, value in ours.items():
             value.copy_(theirs[key])
+    if freeze is None:
+        freeze = not any(only_mixes(op) for op in operators.values())
     return freeze_kernels(dynamic) if freeze else dynamic
 
 
+@torch.no_grad()
+def only_mixes(op: nn.Module) -> bool:
+    """Whether an operator's attention does nothing but weigh several kernels by parts of one."""
+    training = op.training
+    attention = op.eval().attend(op.weight.new_zeros(1, op.in_channels, *(max(op.kernel_size),) * op.dims))
+    op.train(training)
+    mixture = getattr(attention, "kernel", None)
+    if mixture is None or mixture.shape[1] == 1 or sum(factor is not None for factor in attention) > 1:
+        return False
+    total = mixture.sum(1)
+    return torch.allclose(total, torch.ones_like(total), atol=1e-3)
+
+
+def _kernels(op: nn.Module) -> list[nn.Parameter]:
+    """What a static convolution has as well; the parameters of a mask are attention."""
+    return [op.weight] if op.bias is None else [op.weight, op.bias]
+
+
 def _keep_frozen(op: nn.Module, _) -> None:
-    for p in op.parameters(recurse=False):
+    for p in _kernels(op):
         if p.requires_grad:
             p.requires_grad_(False)
 
@@ -77,7 +101,7 @@ def freeze_kernels(model: nn.Module) -> nn.Module:
     """
     thaw_kernels(model)
     for op in dc.operators_in(model).values():
-        op.frozen = op.register_forward_pre_hook(_keep_frozen)
+        op.freezing = op.register_forward_pre_hook(_keep_frozen)
         _keep_frozen(op, None)
     return model
 
@@ -85,10 +109,10 @@ def freeze_kernels(model: nn.Module) -> nn.Module:
 def thaw_kernels(model: nn.Module) -> nn.Module:
     """Undoes :func:`freeze_kernels`."""
     for op in dc.operators_in(model).values():
-        if hasattr(op, "frozen"):
-            op.frozen.remove()
-            del op.frozen
-        for p in op.parameters(recurse=False):
+        if hasattr(op, "freezing"):
+            op.freezing.remove()
+            del op.freezing
+        for p in _kernels(op):
             p.requires_grad_(True)
     return model
 
@@ -99,7 +123,7 @@ def pretrain(
     epochs: int,
     lr: float = 1e-3,
     *,
-    freeze: bool = True,
+    freeze: bool | None = None,
     fit: Callable[[Learner], object] | None = None,
     cbs=None,
     metrics=None,
@@ -114,7 +138,7 @@ def pretrain(
         dls: tsai's data loaders.
         epochs: Of the twin's training, by ``fit_one_cycle``.
         lr: Highest learning rate of that cycle.
-        freeze: Freeze the copied kernels.
+        freeze: Freeze the copied kernels; by default as :func:`from_static` does.
         fit: Trains the twin's learner in another way than ``learn.fit_one_cycle(epochs, lr)``.
         cbs: fastai callbacks for the twin's learner.
         metrics: fastai metrics for the twin's learner.
@@ -126,9 +150,10 @@ def pretrain(
     Raises:
         UserError: If `arch` has no static twin.
     """
-    config = dict(arch_config or {})
-    static_config = {k: v for k, v in config.items() if k not in OPERATOR_ARGS}
-    learn = ts_learner(dls, twin_of(arch), metrics=metrics, cbs=cbs, **static_config)
+    config, twin = dict(arch_config or {}), twin_of(arch)
+    theirs = {k: v for k, v in config.items() if k not in ("operator", "where", "keep_weights", "operator_args")}
+    operator = config.get("operator") or getattr(arch, "operator", None) or "odconv"
+    learn = ts_learner(dls, twin, metrics=metrics, cbs=cbs, **split(operator, twin, theirs)[1])
     if fit is None:
         learn.fit_one_cycle(epochs, lr)
     else:

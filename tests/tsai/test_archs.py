@@ -16,7 +16,7 @@ from tsai.tslearner import TSClassifier
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UnknownName, UserError
-from tsai_models import ARCHS, DynamicArch, ODConvFCN, ODConvInception, ODConvResNet
+from tsai_models import ARCHS, DynamicArch, Net1_DCNN, ODConvFCN, ODConvInception, ODConvResNet
 from tsai_models.archs import build, find, twin_of
 
 OURS = sorted(ARCHS)
@@ -166,6 +166,38 @@ def test_dynamic_arch_pickles():
     arch = pickle.loads(pickle.dumps(DynamicArch("FCN", "odconv", num_kernels=2)))
     assert arch.__name__ == "FCN"
     assert {op.num_kernels for op in dc.operators_in(arch(1, 2)).values()} == {2}
+
+
+def test_dynamic_arch_places_as_our_classes_do():
+    for name in ("FCN", "ResNet", "InceptionTime"):
+        ours = {"FCN": ODConvFCN, "ResNet": ODConvResNet, "InceptionTime": ODConvInception}[name]
+        small = SMALL.get(ours.__name__, {})
+        by_arch = build(DynamicArch(name, "condconv"), 1, 4, **small)
+        assert set(dc.operators_in(by_arch)) == set(dc.operators_in(build(ours, 1, 4, **small)))
+    everywhere = build(DynamicArch("FCN", "condconv", where="all"), 1, 4)
+    assert set(dc.operators_in(everywhere)) == {"convblock1.0", "convblock2.0", "convblock3.0"}
+
+
+def test_operator_arguments():
+    given = {"mask": "task", "budget": 0.25}
+    for model in (
+        build(ODConvFCN, 1, 4, operator="hard", operator_args=given, layers=[8, 8, 8]),
+        build(ODConvFCN, 1, 4, operator="hard", **given, layers=[8, 8, 8]),
+        build(DynamicArch("FCN", "hard", **given), 1, 4, layers=[8, 8, 8]),
+        build(Net1_DCNN, 1, 4, operator="hard", operator_args=given),
+    ):
+        assert {(op.mask, op.budget.target) for op in dc.operators_in(model).values()} == {("task", 0.25)}
+    # Both the network and the operator have a width: by itself it is the network's.
+    model = build(Net1_DCNN, 1, 4, operator="localsoft", width=8, operator_args={"width": 5})
+    assert model.backbone.conv1.out_channels == 8 and len(model.backbone.conv1.attention.state) == 5
+
+
+def test_unknown_operator_arguments():
+    with pytest.raises(UnknownName, match="unknown argument of hard 'mesk'; did you mean mask"):
+        DynamicArch("FCN", "hard", mesk="task")
+    for arch in (ODConvFCN, Net1_DCNN):
+        with pytest.raises(UnknownName, match="unknown argument of globalsoft 'num_kernels'"):
+            build(arch, 1, 3, operator="globalsoft", operator_args={"num_kernels": 4})
 
 
 def test_unknown_names():

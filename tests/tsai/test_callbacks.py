@@ -2,10 +2,12 @@
 
 import pytest
 from fastai.callback.core import Callback
+from fastai.metrics import accuracy
 from tsai.learner import ts_learner
 
 import dynconv_plugins as dc
-from tsai_models import EpochBar, ODConvFCN, TemperatureCallback
+from dynconv_plugins.budget import Budget
+from tsai_models import BudgetCallback, EpochBar, ODConvFCN, TemperatureCallback
 
 
 class Spy(Callback):
@@ -76,3 +78,46 @@ def test_bar_shows_the_epochs_and_leaves_the_learner_picklable(make_dls, tmp_pat
         learn.export("model.pkl")
     shown = capsys.readouterr().err
     assert "fold 3" in shown and "2/2" in shown and "valid_loss" in shown
+
+
+@pytest.fixture
+def hard(make_dls):
+    arch_config = {"operator": "hard", "ramp": 0, "budget": 0.0, "layers": [8, 8, 8]}
+    learn = ts_learner(make_dls(), ODConvFCN, metrics=accuracy, cbs=BudgetCallback(), **arch_config)
+    with learn.no_bar(), learn.no_logging():
+        yield learn
+
+
+def test_budget_is_logged_beside_the_metrics(hard):
+    hard.fit(2)
+    assert hard.recorder.metric_names[3:6] == ["accuracy", "mask_rate", "budget_loss"]
+    first = dict(zip(hard.recorder.metric_names[1:-1], hard.recorder.values[0], strict=True))
+    assert 0 < first["mask_rate"] <= 1 and 0 < first["budget_loss"] <= 50.1
+    assert [m.name for m in hard.metrics] == ["accuracy"] and len(hard.validate()) == 2
+    hard.fit(1)
+    assert len(hard.recorder.values) == 1 and len(hard.recorder.values[0]) == 5
+
+
+def test_budget_follows_the_gradient_scaler(hard):
+    class Scaler:
+        """Stands where fastai's MixedPrecision, for GPUs only, puts torch's."""
+
+        def get_scale(self) -> float:
+            return 1024.0
+
+    hard.scaler = Scaler()
+    hard.fit(1)
+    scales = {m.loss_scale for m in hard.model.modules() if isinstance(m, Budget)}
+    assert scales == {1024.0}
+    hard.scaler = None
+    hard.fit(1)
+    assert {m.loss_scale for m in hard.model.modules() if isinstance(m, Budget)} == {1.0}
+
+
+def test_budget_callback_leaves_other_models_alone(make_dls, tmp_path):
+    learn = ts_learner(make_dls(), ODConvFCN, layers=[8, 8, 8], cbs=BudgetCallback())
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(1)
+        assert len(learn.recorder.values[0]) == 2
+        learn.export("model.pkl")
+    assert (tmp_path / "model.pkl").is_file()

@@ -132,6 +132,21 @@ def test_static_twin_gets_the_same_epochs_and_size(train, tmp_path):
     assert results["config"]["parameters"] == sum(p.numel() for p in build(ARCHS["Net1_CNN"].cls, 1, 3).parameters())
 
 
+@pytest.mark.parametrize("arch", ["Net1_DCNN", "FCN"])
+def test_hard_attention_logs_its_budget_and_takes_any_argument(train, tmp_path, arch):
+    options = ("--operator", "hard", "--operator-arg", "budget=0.25", "--operator-arg", "ramp=0")
+    code, _, _ = train("--epochs", "2", *options, "--out", "run", arch=arch)
+    assert code == 0
+    results, history = read(tmp_path / "run")
+    assert results["config"]["operator_args"] == {"budget": 0.25, "ramp": 0}
+    main = [row for row in history if row["stage"] == "main"]
+    assert len(main) == 2 and all(0 < float(row["mask_rate"]) <= 1 for row in main)
+    assert all(float(row["budget_loss"]) >= 0 for row in main) and float(main[0]["budget_loss"]) > 1
+    assert all(row["mask_rate"] == "" for row in history if row["stage"] == "twin")
+    train("--epochs", "1", "--out", "other")
+    assert "mask_rate" not in read(tmp_path / "other")[1][0]
+
+
 def test_operator_on_any_tsai_architecture(train, tmp_path):
     code, out, _ = train("--epochs", "1", "--operator", "odconv", "--where", "all", "--num-kernels", "2", arch="FCN")
     assert code == 0 and "FCN (odconv)" in out
@@ -198,6 +213,14 @@ def test_arrays_that_tsai_downloaded(archive, tmp_path):
         (["--lr", "nan"], "--lr"),
         (["--pretrain-epochs", "3"], "Net*_DCNN"),
         (["--device", "warp"], "warp"),
+        (["--arch", "FCN", "--operator", "hard", "--operator-arg", "mesk=task"], "mask"),
+        (["--arch", "FCN", "--operator", "hard", "--operator-arg", "mask=tusk"], "'task'"),
+        (["--arch", "FCN", "--operator", "hard", "--operator-arg", "mask"], "NAME=VALUE"),
+        (["--arch", "FCN", "--operator", "orconv", "--operator-arg", "rotations=8"], "rotations"),
+        (["--arch", "FCN", "--operator", "globalsoft", "--num-kernels", "4"], "num_kernels"),
+        (["--arch", "FCN", "--operator", "dyconv", "--num-kernels", "4", "--operator-arg", "num_kernels=2"], "again"),
+        (["--arch", "Net1_DCNN", "--where", "all"], "where"),
+        (["--arch", "FCN", "--operator-arg", "mask=task"], "--operator"),
         (["--data", "nowhere"], "nowhere"),
         (["--folds", "50"], "--folds"),
     ],

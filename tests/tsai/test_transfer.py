@@ -23,6 +23,8 @@ from tsai_models import (
 )
 from tsai_models.archs import build
 
+# They do nothing but mix kernels: frozen copies of one kernel would be a static convolution.
+MIXERS = {"dyconv", "a2d2c", "a2d2cplus", "localsoft"}
 DYNAMIC = sorted(name for name, arch in ARCHS.items() if arch.twin)
 
 
@@ -45,6 +47,31 @@ def test_starts_as_the_twin(name, num_kernels):
     assert from_static(dynamic, static) is dynamic
     x = torch.randn(3, 2, 40)
     torch.testing.assert_close(dynamic.eval()(x), static.eval()(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in dc.registry.names() if dc.registry.get(n).classes[1].preserves_static])
+def test_every_operator_starts_as_the_twin(name):
+    torch.manual_seed(0)
+    static, dynamic = build(Net2_CNN, 1, 5), build(Net2_DCNN, 1, 5, operator=name)
+    x = torch.randn(3, 1, 40)
+    torch.testing.assert_close(from_static(dynamic, static).eval()(x), static.eval()(x), atol=1e-4, rtol=1e-4)
+    trainable = [p.requires_grad for op in dc.operators_in(dynamic).values() for p in (op.weight, op.bias)]
+    assert set(trainable) == {name in MIXERS}
+
+
+def test_orconv_starts_from_the_twins_kernels():
+    static, dynamic = build(Net1_CNN, 1, 5), build(Net1_DCNN, 1, 5, operator="orconv")
+    from_static(dynamic, static)
+    assert torch.equal(dynamic.backbone.conv1.weight, static.backbone.conv1.weight)
+    x = torch.randn(3, 1, 40)
+    assert not torch.allclose(dynamic.eval()(x), static.eval()(x))
+
+
+def test_a_frozen_task_mask_goes_on_learning():
+    model = freeze_kernels(build(Net1_DCNN, 1, 3, operator="hard", mask="task"))
+    model(torch.randn(2, 1, 30)).sum().backward()
+    conv = model.backbone.conv1
+    assert conv.weight.grad is None and conv.bias.grad is None and conv.zeta.grad is not None
 
 
 def test_frozen_kernels_outlast_fine_tuning(make_dls):

@@ -14,10 +14,10 @@ _NEAR = 0.05  # a recomputed clue differs from its forward's by rounding, anothe
 
 
 class _Start(NamedTuple):
-    """What a layer started from in one forward, and a clue to know that forward by; neither is part of a graph."""
+    """What a layer started from in one forward (``None``: its own state), and a clue to know that forward by."""
 
     clue: Tensor
-    value: Tensor
+    value: Tensor | None
     differentiable: bool
 
 
@@ -89,7 +89,7 @@ class Carrier(threading.local):
             start = chain.value.to(own.device)
         if keep and now < 0 and not torch.compiler.is_compiling():
             kept = self.kept.setdefault((index, own.device), deque(maxlen=_KEPT))
-            kept.append(_Start(clue.detach(), start.detach(), start.requires_grad))
+            kept.append(_Start(clue.detach(), None if start is own else start.detach(), start.requires_grad))
         return start
 
     def put(self, index: int, value: Tensor) -> None:
@@ -103,7 +103,8 @@ class Carrier(threading.local):
         Gradients take the graph of the forward, so that a value will do; but it must need gradients as the original
         did, or the recomputation would save other tensors.
         """
-        kept = [s for s in self.kept.get((index, own.device), ()) if s.value.shape == own.shape]
+        clue = clue.detach()
+        kept = [s for s in self.kept.get((index, own.device), ()) if s.clue.shape == clue.shape]
         if not kept:
             return own
         found = next((s for s in reversed(kept) if torch.equal(s.clue, clue)), None)
@@ -115,7 +116,7 @@ class Carrier(threading.local):
                     f"a checkpointed layer does not find the forward that it recomputes: more than {_KEPT} forwards of "
                     "the model before a backward pass, or an input that is not recomputed as it was"
                 )
-        return found.value.detach().requires_grad_(found.differentiable)
+        return own if found.value is None else found.value.detach().requires_grad_(found.differentiable)
 
 
 def _backward_pass() -> int:

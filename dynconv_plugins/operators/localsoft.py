@@ -108,8 +108,10 @@ class _LocalSoft(DynamicConv):
     `connect` for models put together in another way, and `LocalSoftAttention` for the formulas.
 
     Activation checkpointing gives the same gradients with ``use_reentrant=False``. The reentrant variant differentiates
-    nothing but a segment's arguments, so there no gradient flows back along the carried representation. A network that
-    is compiled or exported is so as a whole: single compiled layers inside a checkpoint are not supported.
+    nothing but a segment's arguments, so there no gradient flows back along the carried representation. Compile a
+    network as a whole or in parts; checkpoints inside of what is compiled need torch's setting
+    ``torch._dynamo.config.skip_fwd_side_effects_in_bwd_under_checkpoint``, and compiled parts inside of checkpoints do
+    not go.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype:

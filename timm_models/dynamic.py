@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
@@ -15,6 +16,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UnknownName, UserError
 
 ANNEAL_FROM = 30.0  # ODConv, section 4.1: the temperature starts at 30 and falls linearly to 1
+_logger = logging.getLogger("timm_models")
 _CONVOLUTION = set(inspect.signature(nn.Conv2d).parameters)
 
 
@@ -92,13 +94,19 @@ def operator_arguments(
     Raises:
         UnknownName: If an argument belongs to neither.
     """
-    own = set(inspect.signature(dc.registry.get(operator).classes[2]).parameters) - _CONVOLUTION
+    own = _options(operator)
     theirs = set(inspect.signature(host).parameters)
     for name in kwargs:
         if name not in own | theirs:
             known = own | theirs | set(inspect.signature(type(model)).parameters)
             raise UnknownName("model argument", name, known - {"kwargs", "operator", "block", "layers", "block_args"})
     return {name: kwargs.pop(name) for name in own & set(kwargs)}
+
+
+def _options(operator: str) -> set[str]:
+    """Names of the arguments that an operator has beside those of a convolution."""
+    parameters = inspect.signature(dc.registry.get(operator).classes[2]).parameters
+    return set(parameters) - _CONVOLUTION - {"conv", "conv_options"}
 
 
 def without_annealing(kwargs: dict[str, Any], pretrained: bool) -> dict[str, Any]:
@@ -117,19 +125,6 @@ def without_annealing(kwargs: dict[str, Any], pretrained: bool) -> dict[str, Any
     return {k: v for k, v in kwargs.items() if k != "anneal_steps" or not kwargs.get("features_only")}
 
 
-class LoadsAnnealing(nn.Module):
-    """Lets weights trained with ``anneal_steps`` load into a network without it, and the other way round."""
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # A trained checkpoint is validated, exported and fine-tuned by commands that know nothing of its schedule.
-        key = f"{prefix}annealing_step"
-        if hasattr(self, "annealing"):
-            state_dict.setdefault(key, self.annealing_step)
-        else:
-            state_dict.pop(key, None)
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
 def make_dynamic(
     model: nn.Module,
     operator: str,
@@ -143,7 +138,8 @@ def make_dynamic(
         model: The network.
         operator: Name in the registry.
         where: Placement name or regular expression; ``None`` is the operator's own placement.
-        anneal_steps: Training steps over which the network itself lowers its temperature to 1; 0: it does not.
+        anneal_steps: Training steps over which the network itself lowers its temperature to 1; 0: it does not. An
+            operator without a temperature ignores it, so that one command line serves every operator.
         arguments: The operator's arguments.
 
     Raises:
@@ -155,6 +151,9 @@ def make_dynamic(
     if isinstance(anneal_steps, bool) or not isinstance(anneal_steps, int) or anneal_steps < 0:
         raise UserError(f"anneal_steps={anneal_steps!r} must be a whole number of training steps, 0 or more")
     arguments = dict(arguments or {})
+    if anneal_steps and "temperature" not in _options(operator):
+        _logger.info(f"{operator} has no temperature: anneal_steps={anneal_steps} changes nothing")
+        anneal_steps = 0
     if anneal_steps:
         arguments.setdefault("temperature", ANNEAL_FROM)
     try:

@@ -21,13 +21,13 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
 from .dynamic import (
-    LoadsAnnealing,
     default_cfg,
     make_dynamic,
     operator_arguments,
     register_family,
     without_annealing,
 )
+from .mixin import DynamicModel
 
 __all__ = ["DynamicMobileNetV2", "DynamicMobileNetV2Features"]
 
@@ -40,7 +40,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-class _Dynamic(LoadsAnnealing):
+class _Dynamic(DynamicModel):
     """timm's MobileNetV2 with an operator in place of some of its convolutions.
 
     Args:

@@ -17,13 +17,13 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
 from .dynamic import (
-    LoadsAnnealing,
     default_cfg,
     make_dynamic,
     operator_arguments,
     register_family,
     without_annealing,
 )
+from .mixin import DynamicModel
 
 __all__ = ["DynamicResNet"]
 
@@ -39,7 +39,7 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-class DynamicResNet(LoadsAnnealing, ResNet):
+class DynamicResNet(DynamicModel, ResNet):
     """timm's ResNet with an operator in place of some of its convolutions.
 
     Args:

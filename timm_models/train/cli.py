@@ -26,6 +26,7 @@ from dynconv_plugins.errors import UserError, require
 
 from . import build, data
 from .args import parse
+from .budgets import budgets_in
 from .checkpoint import Saver
 from .epochs import run_epochs
 from .loop import Job, Stopped, StopRequest
@@ -132,6 +133,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple
         eval_loader=eval_loader,
         progress=Progress(batches=len(train_loader)),
         stop=stop,
+        budgets=budgets_in(model),
     )
     job.scheduler, args.total_epochs = build.make_scheduler(
         optimizer, args, job.updates_per_epoch, args.eval_metric == "loss"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
 import time
@@ -39,7 +40,7 @@ def run_epochs(job: Job, folder: Path) -> None:
                 progress.next_epoch()
                 continue
             row = {"epoch": progress.epoch, "train": {"loss": progress.train_loss}, "eval": _validate(job)}
-            row["lr"] = lr_of(job)
+            row |= {"lr": lr_of(job), "budget": dict(progress.budget)}
             metric = progress.metric(row, args.eval_metric)
             progress.history.append(row)
             _step_schedule(job, metric)
@@ -102,7 +103,7 @@ def _open_board(job: Job, folder: Path) -> Any:
 
 
 def rewrite_summary(path: Path, history: list[dict[str, Any]]) -> None:
-    """Makes timm's summary.csv hold exactly the rows of `history`, or removes it if there are none."""
+    """Makes summary.csv hold exactly the rows of `history`, or removes it if there are none."""
     temporary = path.with_suffix(".csv.tmp")
     temporary.unlink(missing_ok=True)
     for number, row in enumerate(history):
@@ -114,14 +115,23 @@ def rewrite_summary(path: Path, history: list[dict[str, Any]]) -> None:
 
 
 def _append(path: Path, row: dict[str, Any], header: bool) -> None:
-    utils.update_summary(row["epoch"], row["train"], row["eval"], filename=str(path), lr=row["lr"], write_header=header)
+    """Appends a row with timm's columns and, for hard attention, its two numbers after them."""
+    values = {"epoch": row["epoch"]}
+    for split in ("train", "eval"):
+        values |= {f"{split}_{name}": value for name, value in row[split].items()}
+    values |= {"lr": row["lr"], **row.get("budget", {})}
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, values)
+        if header:
+            writer.writeheader()
+        writer.writerow(values)
 
 
 def _record(row: dict[str, Any], folder: Path, board: Any, seconds: float) -> None:
     path = folder / "summary.csv"
     _append(path, row, header=not path.exists())
     if board is not None:
-        for split in ("train", "eval"):
+        for split in ("train", "eval", "budget"):
             for name, value in row[split].items():
                 board.add_scalar(f"{split}/{name}", value, row["epoch"])
         board.add_scalar("lr", row["lr"], row["epoch"])

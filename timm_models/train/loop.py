@@ -8,7 +8,7 @@ import math
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
@@ -19,8 +19,10 @@ from torch import nn
 from tqdm import tqdm
 
 import dynconv_plugins as dc
+from dynconv_plugins.budget import Budget
 from dynconv_plugins.errors import UserError
 
+from .budgets import match_scale
 from .checkpoint import Saver
 from .data import start_epoch
 from .replay import BadImage
@@ -80,6 +82,7 @@ class Job:
     stop: StopRequest
     saver: Saver | None = None  # on the primary process
     temperature: dc.LinearTemperature | None = None
+    budgets: list[Budget] = field(default_factory=list)  # of the model
 
     @property
     def updates_per_epoch(self) -> int:
@@ -147,6 +150,7 @@ def train_epoch(job: Job) -> None:
             images = images.contiguous(memory_format=torch.channels_last)
         update = (batch + 1) % group == 0 or batch + 1 == total
         in_group = min(group, total - batch // group * group)
+        match_scale(job.budgets, job.scaler, in_group)
         with nullcontext() if update else task.no_sync():
             with job.autocast():
                 loss = task(images, targets)["loss"]
@@ -162,8 +166,12 @@ def train_epoch(job: Job) -> None:
             continue
         job.optimizer.zero_grad()
         # One exchange between the ranks: the loss, and whether any of them has been asked to stop.
-        stop, loss_sum, loss_count = world.sum([float(job.stop.signum > 0), loss_sum, loss_count])
+        numbers = dc.budget(job.model) if job.budgets else {}
+        stop, loss_sum, loss_count, *sums = world.sum(
+            [float(job.stop.signum > 0), loss_sum, loss_count, *numbers.values()]
+        )
         progress.batch = batch + 1
+        progress.budget = {name: total / world.size for name, total in zip(numbers, sums, strict=True)}
         progress.loss_sum += loss_sum
         progress.loss_count += int(loss_count)
         loss_sum, loss_count = 0.0, 0
@@ -196,11 +204,12 @@ def _after_update(job: Job, bar: tqdm) -> None:
     job.task.update_ema(step=updates)
     if job.scheduler is not None:
         job.scheduler.step_update(num_updates=updates)
-    bar.set_postfix(loss=f"{progress.train_loss:.4f}", lr=f"{lr_of(job):.2e}", refresh=False)
+    budget = {name: f"{value:.3g}" for name, value in progress.budget.items()}
+    bar.set_postfix(loss=f"{progress.train_loss:.4f}", lr=f"{lr_of(job):.2e}", **budget, refresh=False)
     if job.world.primary and bar.disable and (done - 1) % args.log_interval == 0:
         _logger.info(
             f"epoch {progress.epoch} [{done}/{job.updates_per_epoch}] loss {progress.train_loss:.4f} "
-            f"lr {lr_of(job):.3e}"
+            + " ".join([f"lr {lr_of(job):.3e}", *(f"{name} {value}" for name, value in budget.items())])
         )
 
 

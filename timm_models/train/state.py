@@ -16,7 +16,8 @@ class Progress:
         batches: Batches per epoch when this was saved; a place inside an epoch means nothing for another number.
         loss_sum: Sum of the epoch's training losses so far over the images of all ranks.
         loss_count: Images behind `loss_sum`.
-        history: One row per validated epoch: ``{epoch, train: {...}, eval: {...}, lr}``.
+        budget: Mask rate and budget loss of hard attention in the last batch, averaged over the ranks; else empty.
+        history: One row per validated epoch: ``{epoch, train: {...}, eval: {...}, lr, budget: {...}}``.
         plateau: State of the plateau schedule, which alone depends on the past.
     """
 
@@ -25,6 +26,7 @@ class Progress:
     batches: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    budget: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     plateau: dict[str, Any] | None = None
 

@@ -14,6 +14,7 @@ from .errors import run_cli
 # default `run`: a function of the parsed arguments that returns an exit code or None.
 COMMANDS = {
     "data": ("dynconv_plugins.datasets.cli", "make or prepare data sets"),
+    "convert": ("dynconv_plugins.checkpoints.cli", "turn weights from elsewhere into a model's"),
     "demo": ("dynconv_plugins.demo.cli", "train static and dynamic networks with all three hosts"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pickle
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,9 @@ def read(path: str | Path) -> Any:
         # Trainers like to save their command line next to the weights.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # pickle, zip and safetensors all have exceptions of their own for a broken file
+    except pickle.UnpicklingError as e:
+        # torch's own text recommends to unpickle it all the same.
+        raise UserError(f"checkpoint {path} is damaged, or holds more than weights and plain values") from e
+    except Exception as e:  # zip and safetensors have exceptions of their own for a broken file
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
         raise UserError(f"checkpoint {path} cannot be read as weights: {reason}") from e

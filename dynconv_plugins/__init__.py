@@ -12,6 +12,7 @@ from .fold import FoldReport, fold
 from .functional import Attention, dynamic_conv
 from .operators import *  # noqa: F403 - the operators' own __all__ is the list
 from .operators import __all__ as _operators
+from .prune import PruneReport, prune
 from .recorder import record_attention
 from .temperature import LinearTemperature, anneal, set_temperature
 
@@ -22,6 +23,7 @@ __all__ = [
     "Complexity",
     "FoldReport",
     "LinearTemperature",
+    "PruneReport",
     "UnknownName",
     "UserError",
     "anneal",
@@ -34,6 +36,7 @@ __all__ = [
     "explain_backends",
     "fold",
     "operators_in",
+    "prune",
     "record_attention",
     "registry",
     "set_temperature",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +20,21 @@ from dynconv_plugins.demo.records import Cell, Curve, Data
 from dynconv_plugins.demo.sizes import Size
 
 PIXELS = 64
-MODELS = {"static": "resnet18", "odconv": "resnet18_odconv"}
 
 
 class Images:
     """ResNet-18 at 64 pixels on the first classes of Tiny ImageNet, or on the diatoms.
 
     With timm's own stem: the small stem would cost eleven times the multiply-adds, more than two cores have in a demo.
+
+    Args:
+        operators: Names in the registry, to train beside the static twin.
     """
 
     task, unit, score_name = "images", "images", "accuracy"
+
+    def __init__(self, operators: Sequence[str] = ("odconv",)) -> None:
+        self.operators = operators
 
     def prepare(self, found: Mapping[str, Path], folder: Path, size: Size) -> Data:
         real = "tiny-imagenet" in found
@@ -47,8 +52,9 @@ class Images:
         steps += f" --warmup-epochs 0 --input-size 3 {PIXELS} {PIXELS} --crop-pct 1.0 --scale 0.5 1.0"
         steps += f" --temperature-epochs {size.epochs / 2:g} --workers 0 --device cpu --seed 0"
         made = []
-        for operator, model in MODELS.items():
+        for operator in ("static", *self.operators):
             out = folder / operator
+            model = "resnet18" if operator == "static" else f"resnet18_{operator}"
             command = (PYTHON, "-m", "timm_models", "train", str(data.path), "--model", model, *steps.split())
             command += ("--checkpoint-hist", "1", "--output", str(out), "--experiment", "run")
             made.append(Cell(self.task, operator, model, out, command, size.epochs, "epoch"))

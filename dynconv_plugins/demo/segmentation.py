@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -23,15 +23,21 @@ from dynconv_plugins.demo.page import Masks, Section
 from dynconv_plugins.demo.records import OPERATORS, Cell, Curve, Data
 from dynconv_plugins.demo.sizes import Size
 
-MODELS = {"static": "resnet18", "odconv": "resnet18-odconv"}
 SAMPLES = 4
 VALIDATIONS = 3
 
 
 class Segmentation:
-    """FPN on ResNet-18, on VOC 2012 at 128 pixels or on the diatoms at 64."""
+    """FPN on ResNet-18, on VOC 2012 at 128 pixels or on the diatoms at 64.
+
+    Args:
+        operators: Names in the registry, to train beside the static twin.
+    """
 
     task, unit, score_name = "segmentation", "images", "mIoU"
+
+    def __init__(self, operators: Sequence[str] = ("odconv",)) -> None:
+        self.operators = operators
 
     def prepare(self, found: Mapping[str, Path], folder: Path, size: Size) -> Data:
         real = "voc2012" in found
@@ -58,13 +64,15 @@ class Segmentation:
         options += "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False "
         options += "val_dataloader.num_workers=0 val_dataloader.persistent_workers=False"
         made = []
-        for operator, model in MODELS.items():
+        for operator in ("static", *self.operators):
             out = folder / operator
+            model = "resnet18" if operator == "static" else f"resnet18-{operator}"
             config = Path(mmseg_configs.path(f"fpn_{model}_{self.suffix}.py"))
             shown = os.path.relpath(config) if config.is_relative_to(Path.cwd()) else str(config)
             command = (mim, "train", "mmsegmentation", shown, "--gpus", "0", "--work-dir", str(out / "run"))
             command += ("--cfg-options", *options.split())
-            command += () if operator == "static" else (f"default_hooks.temperature.iters={n // 2}",)
+            if "TemperatureHook" in config.read_text():
+                command += (f"default_hooks.temperature.iters={n // 2}",)
             env = (("DYNCONV_DATA", str(data.path)),)
             made.append(Cell(self.task, operator, f"FPN {model}", out, command, n, "iteration", env))
         return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,19 @@ from dynconv_plugins.demo.page import Section
 from dynconv_plugins.demo.records import Cell, Curve, Data
 from dynconv_plugins.demo.sizes import Size
 
-# Beside the static twin; one kernel and four.
-RUNS = {"static": ("--static",), "odconv": (), "odconv4x": ("--operator", "odconv4x")}
-
 
 class Series:
-    """tsai's FCN and its dynamic versions on Adiac, or on the diatoms' contours."""
+    """tsai's FCN and its dynamic versions on Adiac, or on the diatoms' contours.
+
+    Args:
+        operators: Names in the registry, to train beside the static twin.
+    """
 
     task, unit, score_name = "series", "series", "accuracy"
     arch = "ODConvFCN"
+
+    def __init__(self, operators: Sequence[str] = ("odconv", "odconv4x")) -> None:
+        self.operators = operators
 
     def prepare(self, found: Mapping[str, Path], folder: Path, size: Size) -> Data:
         root = Path(found["ucr"]) if "ucr" in found else folder / "diatoms" / "UCR"
@@ -39,8 +43,9 @@ class Series:
     def cells(self, data: Data, folder: Path, size: Size) -> list[Cell]:
         common = (PYTHON, "-m", "tsai_models", "train", "--arch", self.arch, "--dataset", self.name)
         made = []
-        for operator, extra in RUNS.items():
+        for operator in ("static", *self.operators):
             out = folder / operator
+            extra = {"static": ("--static",), "odconv": ()}.get(operator, ("--operator", operator))
             command = (*common, *extra, "--data", str(data.path), "--epochs", str(size.series_epochs))
             command += ("--batch-size", "16", "--seeds", str(size.seeds), "--device", "cpu", "--out", str(out / "run"))
             model = "FCN" if operator == "static" else self.arch

@@ -80,14 +80,13 @@ class Carrier(threading.local):
             clue: Computed from the layer's input and nothing else.
             keep: Whether a backward pass may follow.
         """
-        chain, now = self.chain, _backward_pass()
-        inside = chain.opened is not None and (chain.opened == now or torch.compiler.is_compiling())
-        if now >= 0 and not inside:
-            return self._again(index, own, clue)
-        start = own
+        chain = self.chain
+        if _again(chain):
+            return self._found(index, own, clue)
+        start, inside = own, chain.opened is not None
         if chain.value is not None and chain.value.shape == own.shape and (inside or chain.last == index - 1):
             start = chain.value.to(own.device)
-        if keep and now < 0 and not torch.compiler.is_compiling():
+        if keep and _backward_pass() < 0 and not torch.compiler.is_compiling():
             kept = self.kept.setdefault((index, own.device), deque(maxlen=_KEPT))
             kept.append(_Start(clue.detach(), None if start is own else start.detach(), start.requires_grad))
         return start
@@ -95,9 +94,10 @@ class Carrier(threading.local):
     def put(self, index: int, value: Tensor) -> None:
         """Leaves the layer's `value` for the next one."""
         chain = self.chain
-        chain.value, chain.last = value, index
+        if not _again(chain):
+            chain.value, chain.last = value, index
 
-    def _again(self, index: int, own: Tensor, clue: Tensor) -> Tensor:
+    def _found(self, index: int, own: Tensor, clue: Tensor) -> Tensor:
         """What the layer started from in the forward that is being recomputed.
 
         Gradients take the graph of the forward, so that a value will do; but it must need gradients as the original
@@ -122,3 +122,8 @@ class Carrier(threading.local):
 def _backward_pass() -> int:
     """The backward pass that is running in this thread, -1 for none (and for a graph, which cannot know)."""
     return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
+
+def _again(chain: _Chain) -> bool:
+    """Whether a layer runs on its own account during a backward pass: part of a forward is being recomputed."""
+    return _backward_pass() >= 0 and chain.opened != _backward_pass()

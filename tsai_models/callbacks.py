@@ -77,13 +77,20 @@ class BudgetCallback(Callback):
             for name, value in dc.budget(self.learn.model).items():
                 self.sums[name] += value
 
+    def before_validate(self) -> None:
+        if not self.batches:  # learn.validate() and predictions, which fastai announces as a fit as well
+            self._hide()
+
     def after_fit(self) -> None:
-        self.learn.metrics = [metric for metric in self.learn.metrics if metric not in self.shown]
+        self._hide()
         # learn.export would store the operators' modules twice.
         del self.budgets, self.shown
 
-    def _mean(self, name: str) -> float | None:
-        return self.sums[name] / self.batches if self.batches else None
+    def _hide(self) -> None:
+        self.learn.metrics = [metric for metric in self.learn.metrics if metric not in self.shown]
+
+    def _mean(self, name: str) -> float:
+        return self.sums[name] / self.batches
 
 
 class EpochBar(Callback):

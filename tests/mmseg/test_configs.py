@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -37,7 +39,7 @@ def test_files_are_what_the_writer_makes_of_the_registry(tmp_path):
 def test_an_operators_file_is_a_few_lines_on_one_base(operator):
     lines = [line for line in text("fpn", operator, "voc12-128x128").splitlines() if not line.startswith("#")]
     assert lines[0] == '_base_ = "./fpn_resnet18_voc12-128x128.py"' and len(lines) <= 3
-    cfg = Config.fromfile(mmseg_configs.path(f"fpn_resnet18-{operator}_voc12-128x128"))
+    cfg = config(f"fpn_resnet18-{operator}_voc12-128x128")
     hooks = {"temperature": {"type": "TemperatureHook", "iters": 100}, "budget": {"type": "BudgetHook"}}
     needed = HOOKS.get(operator)
     assert {name: cfg.default_hooks[name] for name in hooks if name in cfg.default_hooks} == (
@@ -63,10 +65,16 @@ def test_command_line(python, tmp_path):
     assert wrong.stderr.startswith("error: unknown config 'nonsense'") and wrong.stderr.count("\n") == 1
 
 
+@functools.cache
+def config(name: str) -> Config:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNCONV_DATA", "some/where")
+        return Config.fromfile(mmseg_configs.path(name))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_every_config_is_complete(name, monkeypatch):
-    monkeypatch.setenv("DYNCONV_DATA", "some/where")
-    cfg = Config.fromfile(mmseg_configs.path(name))
+def test_every_config_is_complete(name):
+    cfg = config(name)
     size = int(name.rpartition("x")[2])
     assert tuple(cfg.model.data_preprocessor.size) == (size, size)
     assert cfg.val_dataloader.dataset.data_root == "some/where/VOCdevkit/VOC2012"
@@ -90,7 +98,7 @@ def test_every_config_is_complete(name, monkeypatch):
 @pytest.mark.parametrize("head", HEADS)
 def test_twins_differ_in_nothing_else(head, data):
     networks = [network for network, d in PAIRS if d == data]
-    configs = [Config.fromfile(mmseg_configs.path(f"{head}_{network}_{data}")).to_dict() for network in networks]
+    configs = [config(f"{head}_{network}_{data}").to_dict() for network in networks]
     for cfg, network in zip(configs, networks, strict=True):
         assert cfg["model"]["backbone"].pop("model_name") == network.replace("-", "_")
         cfg["default_hooks"].pop(HOOKS.get(network.partition("-")[2]), None)

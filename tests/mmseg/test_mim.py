@@ -61,6 +61,22 @@ def test_train_resume_damage_and_test(python, tmp_path):
     assert re.search(r"mIoU: \d+\.\d+", tested.stdout + tested.stderr)
 
 
+IN_ONE_PROCESS = tuple(
+    f"{loader}.{option}"
+    for loader in ("train_dataloader", "val_dataloader")
+    for option in ("num_workers=0", "persistent_workers=False")
+)
+
+
+def test_hard_attention_trains_and_logs_its_budget(python, tmp_path):
+    work = tmp_path / "work"
+    trained = mim_train(python, tmp_path, "fpn_resnet18-hard_voc12-128x128", work, 2, options=IN_ONE_PROCESS)
+    assert trained.returncode == 0, trained.stderr[-6000:]
+    rows = [row for row in scalars(work) if "loss" in row]
+    assert len(rows) == 2 and all(0 < row["mask_rate"] <= 1 and row["budget_loss"] >= 0 for row in rows)
+    assert all("temperature" not in row for row in rows)
+
+
 def test_bad_input_ends_in_one_line(python, tmp_path):
     # mim adds a traceback of its own about the exit code of mmseg's script: the script itself must add none
     missing = mim_train(python, tmp_path, "fpn_resnet18_diatoms-64x64", tmp_path / "w", 1, data=tmp_path / "none")
@@ -76,6 +92,9 @@ def test_more_bad_input_ends_in_one_line(python, tmp_path, voc):
     name = "fpn_resnet18_diatoms-64x64"
     wrong = mim_train(python, tmp_path, name, tmp_path / "w", 1, options=("model.backbone.model_name=resnet18_odcnv",))
     assert wrong.returncode != 0 and "did you mean resnet18_odconv" in "".join(errors(wrong.stderr))
+    conv = ("model.neck.conv_cfg.type=odcon",)
+    wrong = mim_train(python, tmp_path, name, tmp_path / "w", 1, options=conv)
+    assert wrong.returncode != 0 and "did you mean odconv" in "".join(errors(wrong.stderr))
     torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
     foreign = mim_test(python, tmp_path, name, tmp_path / "other.pth", tmp_path / "w")
     assert foreign.returncode != 0 and "another architecture" in "".join(errors(foreign.stderr))
@@ -103,7 +122,6 @@ def test_every_pair_trains_and_tests(python, tmp_path, head, network):
 @pytest.mark.slow
 @pytest.mark.parametrize("head", ["fpn", "deeplabv3plus"])
 def test_the_full_size_config_trains(python, tmp_path, head):
-    options = ("train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False")
-    options += ("val_dataloader.num_workers=0", "val_dataloader.persistent_workers=False")
-    trained = mim_train(python, tmp_path, f"{head}_resnet18-odconv_voc12-512x512", tmp_path / "w", 1, options=options)
+    name = f"{head}_resnet18-odconv_voc12-512x512"
+    trained = mim_train(python, tmp_path, name, tmp_path / "w", 1, options=IN_ONE_PROCESS)
     assert trained.returncode == 0, trained.stderr[-6000:]

@@ -54,6 +54,7 @@ _OPERATORS = {
         Operator("localsoft", _classes("LocalSoft"), "4 kernels mixed anew at each position (study, 2.1.2)"),
         Operator("hard", _classes("Hard"), "filters switched on and off by the input (study, 2.1.4; MetaDOCK)"),
         Operator("orconv", _classes("ORConv"), "one kernel in 4 rotations, the maximum of them (study, 2.1.5)"),
+        Operator("fdconv", _classes("FDConv"), "4 frequency bands of one kernel mixed (from FDConv, CVPR 2025)"),
     )
 }
 

@@ -5,6 +5,7 @@ from .a2d2cplus import A2D2CPlus1d, A2D2CPlus2d, A2D2CPlus3d
 from .condconv import CondConv1d, CondConv2d, CondConv3d
 from .dcd import DCD1d, DCD2d, DCD3d
 from .dyconv import DyConv1d, DyConv2d, DyConv3d
+from .fdconv import FDConv1d, FDConv2d, FDConv3d
 from .globalsoft import GlobalSoft1d, GlobalSoft2d, GlobalSoft3d
 from .hard import Hard1d, Hard2d, Hard3d
 from .localsoft import LocalSoft1d, LocalSoft2d, LocalSoft3d
@@ -27,6 +28,9 @@ __all__ = [
     "DyConv1d",
     "DyConv2d",
     "DyConv3d",
+    "FDConv1d",
+    "FDConv2d",
+    "FDConv3d",
     "GlobalSoft1d",
     "GlobalSoft2d",
     "GlobalSoft3d",

@@ -5,6 +5,7 @@ A definition takes the operator (for its parameters and geometry only) and ``[B,
 
 from __future__ import annotations
 
+import bisect
 import math
 
 import torch
@@ -173,4 +174,35 @@ def orconv(op, x: Tensor) -> Tensor:
         turned = [torch.rot90(op.weight, i * 4 // op.rotations, (-2, -1)) for i in range(op.rotations)]
     maps = torch.stack([static(op, x, weight) for weight in turned])
     y = maps.max(0).values if op.pool == "max" else maps.mean(0)
+    return y if op.bias is None else y + op.bias.reshape(-1, *(1,) * op.dims)
+
+
+def dft(n: int) -> Tensor:
+    """The matrix of the discrete Fourier transform, ``exp(-2 pi i j k / n)``."""
+    k = torch.arange(n, dtype=torch.float64)
+    return torch.polar(torch.ones(n, n, dtype=torch.float64), -2 * math.pi * torch.outer(k, k) / n)
+
+
+def fdconv(op, x: Tensor) -> Tensor:
+    """FDConv's disjoint weight: the kernel's spectrum in K bands of growing frequency, each transformed back."""
+    count, last = op.num_kernels, op.kernel_size[-1]
+    # Rows are input channels and all axes of the kernel but the last, columns are filters and the last.
+    blocks = op.weight.reshape(op.out_channels, op.weight.shape[1], -1, last)
+    plane = blocks.permute(1, 2, 0, 3).reshape(-1, op.out_channels * last)
+    rows, columns = plane.shape
+    spectrum = dft(rows) @ plane.to(torch.complex128) @ dft(columns)
+    # Frequencies above the middle are the negative ones.
+    signed = [[k if 2 * k <= n else k - n for k in range(n)] for n in (rows, columns)]
+    lengths = [[(u * columns) ** 2 + (v * rows) ** 2 for v in signed[1]] for u in signed[0]]
+    order = sorted(sum(lengths, []))
+    band = torch.tensor([[bisect.bisect_left(order, n) * count // len(order) for n in row] for row in lengths])
+    head = op.attention
+    z = linear(head.head, linear(head.squeeze, gap(x)).clamp(min=0)) / head.temperature
+    a = count * z.exp() / z.exp().sum(1, keepdim=True)
+    y = 0
+    for k in range(count):
+        kernel = dft(rows).conj() @ (spectrum * (band == k)) @ dft(columns).conj() / len(order)
+        assert kernel.imag.abs().max() < 1e-12
+        kernel = kernel.real.reshape(*blocks.shape[1:3], op.out_channels, last).permute(2, 0, 1, 3)
+        y = y + a[:, k].reshape(-1, 1, *(1,) * op.dims) * static(op, x, kernel.reshape(op.weight.shape))
     return y if op.bias is None else y + op.bias.reshape(-1, *(1,) * op.dims)

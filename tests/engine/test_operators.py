@@ -25,6 +25,7 @@ class TestOperators(Battery):
         "localsoft": definitions.localsoft,
         "hard": definitions.hard,
         "orconv": definitions.orconv,
+        "fdconv": definitions.fdconv,
     }
     variants = {
         "dcd": [{}, {"grid": 2}],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -62,13 +63,19 @@ def complexity(model: nn.Module, input_size: Sequence[int]) -> Complexity:
     analysis = flop_count(traced, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analysis.clear_op_handles().set_op_handle(
         **{f"aten::{name}": getattr(handles, f"{handle}_flop_jit") for name, handle in _COUNTED.items()},
-        **{counting.OP: _count_dynamic},
+        **{"aten::_convolution_mode": _count_named_padding, counting.OP: _count_dynamic},
     )
     with force(counting), torch.no_grad(), warnings.catch_warnings():
         # Python numbers in a trace are what a count wants.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         macs = int(analysis.total())
     return Complexity(sum(p.numel() for p in model.parameters()), macs)
+
+
+def _count_named_padding(inputs: list[Any], outputs: list[Any]) -> int:
+    """fvcore's handle for a convolution with ``padding='same'`` or ``'valid'``, which it has none for."""
+    weight, y = inputs[1].type().sizes(), outputs[0].type().sizes()
+    return y[0] * math.prod(weight) * math.prod(y[2:])
 
 
 def _count_dynamic(inputs: list[Any], outputs: list[Any]) -> int:

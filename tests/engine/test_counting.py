@@ -48,3 +48,10 @@ class Call(nn.Module):
 @pytest.mark.parametrize(("case", "count"), COUNTS, ids=str)
 def test_multiply_adds(case, count):
     assert dc.complexity(Call(case), (case.batch, C_IN, 6, 5)).macs == case.batch * count
+
+
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+def test_static_convolutions_with_named_padding(padding):
+    conv = nn.Conv2d(C_IN, C_OUT, 3, padding=padding)
+    positions = conv(torch.zeros(1, C_IN, 6, 5))[0, 0].numel()
+    assert dc.complexity(conv, (2, C_IN, 6, 5)).macs == 2 * N * positions

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..budget import Budget
 from ..functional import Attention
 from .base import DynamicConv
-from .heads import pooled
+from .heads import NoAttention, pooled
 
 INITIAL = 0.01  # logits start in U(0, 0.01), just above the threshold: everything on (MetaDOCK)
 
@@ -50,18 +50,6 @@ class InputMask(nn.Module):
         """``[B, C_in, *S]`` to the output attention ``[B, C_out]``, zeros and ones."""
         zeta = self.head(pooled(x))
         return Attention(output=self.budget(switched(zeta, self.beta), zeta, zeta.shape[0]))
-
-
-class NoAttention(nn.Module):
-    """No input-dependent factor at all."""
-
-    def neutralise(self) -> float:
-        """Nothing to do."""
-        return 1.0
-
-    def forward(self, x: Tensor) -> Attention:
-        """``[B, C_in, *S]`` to nothing."""
-        return Attention()
 
 
 class _Hard(DynamicConv):

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..functional import Attention
+
 
 def pooled(x: Tensor) -> Tensor:
     """Global average pooling, ``[B, C, *S]`` to ``[B, C]``."""
@@ -54,3 +56,15 @@ def bottleneck(channels: int, reduction: float, least: int) -> int:
     if not reduction > 0:
         raise ValueError(f"reduction must be positive, got {reduction}")
     return max(int(channels * reduction), least)
+
+
+class NoAttention(nn.Module):
+    """No input-dependent factor at all."""
+
+    def neutralise(self) -> float:
+        """Nothing to do."""
+        return 1.0
+
+    def forward(self, x: Tensor) -> Attention:
+        """``[B, C_in, *S]`` to nothing."""
+        return Attention()

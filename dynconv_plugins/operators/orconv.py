@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..rotation import rotation_matrices, turned
 from .base import DynamicConv
-from .hard import NoAttention
+from .heads import NoAttention
 
 
 class _ORConv(DynamicConv):

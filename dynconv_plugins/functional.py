@@ -1,6 +1,8 @@
 """The one equation every dynamic convolution is an instance of, and the one function that executes it.
 
     y_b = f_b * conv( c_b * x_b ,  sum_k  a_bk * ( s_b * W_k ) ) + bias
+
+Each factor is optional, and the sum over the kernels may be their maximum.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ NAMES = [f"{head}_{network}_{data}" for head in HEADS for network, data in PAIRS
 HOOKS = {
     **dict.fromkeys(("dyconv", "odconv", "odconv4x", "a2d2c", "a2d2cplus", "localsoft"), "temperature"),
     "hard": "budget",
+    "fdconv": "temperature",
 }
 
 

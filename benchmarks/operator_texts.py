@@ -35,7 +35,8 @@ ENTRIES = {
         KERNELS + " The weights are independent of each other and do not add up to one.",
         "Many kernels and parameters to spare, at few multiply-adds; memory for weights is what it costs.",
         "Every convolution is replaced, stem and shortcuts included, as the parameters of its ResNet rows say; the "
-        "paper's own MobileNets replace the last six blocks and the classifier (`where=r'^blocks\\.(4\\.[12]|5|6)\\.'`).",
+        "paper's own MobileNets replace the last six blocks and the classifier "
+        "(`where=r'^blocks\\.(4\\.[12]|5|6)\\.'`).",
     ),
     "dyconv": Entry(
         "Dynamic Convolution",
@@ -79,8 +80,8 @@ ENTRIES = {
         "The positions that are sampled in eval mode in one layer, on the image; the brighter, the more often.",
         "Where the global average hides what matters: small objects, fine texture.",
         "The K feature maps are not computed: the average of a convolution's outputs is the kernel times the average "
-        "of its input patches, which is exact. Positions are random in training and a fixed, stored set in eval mode. The "
-        "shapes of the weight sets are our reading, chosen by the parameter counts; N = 2.",
+        "of its input patches, which is exact. Positions are random in training and a fixed, stored set in eval mode. "
+        "The shapes of the weight sets are our reading, chosen by the parameter counts; N = 2.",
     ),
     "a2d2cplus": Entry(
         "A2D2C+",

@@ -73,9 +73,9 @@ def timm_condconv(weights: Weights, operators: dict[str, DynamicConv]) -> dict[s
             continue
         if f"{name.rpartition('.')[0]}.routing_fn.weight" in weights and len(list(op.attention.parameters())):
             raise UserError(
-                "timm's CondConv mixes all kernels of a block by one routing of the block's input, but "
-                f"{name} of this model routes by its own input, so that no weights make them equal: "
-                "convert for timm_models.adopt_condconv(timm.create_model(NAME)), NAME being the source's"
+                "timm's CondConv mixes the kernels of all convolutions of a block by one routing of the block's input; "
+                f"in this model each ({name}, ...) routes by its own input, and no weights make the two equal: convert "
+                "for timm_models.adopt_condconv(timm.create_model(NAME)), NAME being the source's"
             )
         wanted = (op.num_kernels, op.weight.numel() // op.num_kernels)
         if weight.shape == wanted:

@@ -36,9 +36,9 @@ def unwrap(content: Any, own: Collection[str] = ()) -> dict[str, Tensor]:
             break
         found = inner
     if not isinstance(found, Mapping):
-        raise UserError(f"not a state dict but a {type(found).__name__}: pass what model.state_dict() returns")
+        raise UserError(f"no state dict but a {type(found).__name__}: pass what model.state_dict() returns")
     other = next(
-        (f"'{key}' is a {type(value).__name__}" for key, value in found.items() if not _is_entry(key, value)), ""
+        (f"'{key}' is of type {type(value).__name__}" for key, value in found.items() if not _is_entry(key, value)), ""
     )
     if other or not found:
         raise UserError(f"not a state dict: {other or 'it is empty'}")

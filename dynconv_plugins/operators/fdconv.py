@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -33,8 +35,8 @@ class FDConvAttention(DyConvAttention):
 def frequency_bands(rows: int, columns: int, count: int) -> Tensor:
     """The band of each Fourier coefficient of a real map, from low to high frequency, in equal parts.
 
-    Coefficients are ranked by ``|(u, v)|``, the length of their frequency; those of one length share the lowest rank
-    and so a band, conjugate pairs among them: the inverse transform of a band is real.
+    Coefficients are sorted by ``|(u, v)|``, the length of their frequency; those of one length stay together, in the
+    lower band, conjugate pairs among them: the inverse transform of a band is real.
 
     Args:
         rows, columns: The size of the map.
@@ -46,8 +48,9 @@ def frequency_bands(rows: int, columns: int, count: int) -> Tensor:
     u, v = (torch.minimum(n, n.flip(0) + 1) for n in (torch.arange(size, device="cpu") for size in (rows, columns)))
     # Over a common denominator, in whole numbers: equal lengths compare equal.
     lengths = (u[:, None] * columns) ** 2 + (v * rows) ** 2
-    ranks = torch.searchsorted(lengths.flatten().sort().values, lengths[:, : columns // 2 + 1].contiguous())
-    return (ranks * count // lengths.numel()).to(torch.uint8)
+    last = [math.ceil(band * lengths.numel() / count) - 1 for band in range(1, count)]
+    edges = lengths.flatten().sort().values[last]
+    return torch.bucketize(lengths[:, : columns // 2 + 1].contiguous(), edges).to(torch.uint8)
 
 
 class _FDConv(DynamicConv):

@@ -1,0 +1,73 @@
+"""Which convolutions a placement means, on networks whose names timm and torchvision share."""
+
+from __future__ import annotations
+
+import pytest
+import torchvision
+from torch import nn
+
+import dynconv_plugins as dc
+from dynconv_plugins.placement import PLACEMENTS, block_of, convolutions, select
+
+RESNET = torchvision.models.resnet18()
+BOTTLENECK = torchvision.models.resnet50()
+MOBILENET = torchvision.models.mobilenet_v2()
+BLOCKS = [f"layer{stage}.{block}.conv{i}" for stage in (1, 2, 3, 4) for block in (0, 1) for i in (1, 2)]
+SHORTCUTS = [f"layer{stage}.0.downsample.0" for stage in (2, 3, 4)]
+
+
+def names(model: nn.Module, where: str) -> list[str]:
+    return list(select(model, where))
+
+
+def test_resnet18():
+    assert names(RESNET, "blocks") == names(RESNET, "dense_blocks") == BLOCKS
+    assert sorted(names(RESNET, "body")) == sorted(BLOCKS + SHORTCUTS)
+    assert sorted(names(RESNET, "all")) == sorted(["conv1", *BLOCKS, *SHORTCUTS])
+    assert names(RESNET, "initial") == ["conv1"]
+    assert names(RESNET, "median") == ["layer3.0.conv1"]
+    assert names(RESNET, "terminal") == ["layer4.1.conv2"]
+    assert names(RESNET, "block_first") == [name for name in BLOCKS if name.endswith("conv1")]
+
+
+def test_resnet50_first_of_each_block():
+    first = names(BOTTLENECK, "block_first")
+    assert len(first) == 3 + 4 + 6 + 3 and all(name.endswith(".conv1") for name in first)
+
+
+def test_depthwise_convolutions_are_no_dense_ones():
+    dense, blocks = select(MOBILENET, "dense_blocks"), select(MOBILENET, "blocks")
+    depthwise = [name for name, conv in blocks.items() if conv.groups > 1]
+    assert len(depthwise) == 17 and set(blocks) == set(dense) | set(depthwise)
+
+
+def test_a_block_is_what_holds_several_convolutions():
+    convs = convolutions(RESNET)
+    assert list(block_of("layer2.0.downsample.0", convs)) == ["layer2.0.conv1", "layer2.0.conv2"]
+    plain = convolutions(nn.Sequential(nn.Sequential(nn.Conv1d(1, 4, 3)), nn.Sequential(nn.Conv1d(4, 4, 3))))
+    assert list(block_of("1.0", plain)) == ["0.0", "1.0"]
+
+
+def test_dcd_pools_by_the_kind_of_block():
+    def grids(model: nn.Module) -> set[int]:
+        return {op.attention.grid for op in dc.operators_in(dc.dynamize(model, "dcd")).values()}
+
+    assert grids(torchvision.models.resnet18()) == {2}
+    assert grids(torchvision.models.resnet50()) == {1}
+    model = dc.dynamize(torchvision.models.resnet18(), "dcd", grid=1)
+    assert {op.attention.grid for op in dc.operators_in(model).values()} == {1}
+
+
+def test_single_convolutions_have_every_placement_or_say_so():
+    for where in PLACEMENTS:
+        model = nn.Sequential(nn.Conv1d(1, 4, 3), nn.Conv1d(4, 4, 3))
+        if where == "block_first":
+            with pytest.raises(ValueError, match="chooses no convolution"):
+                dc.dynamize(model, "dyconv", where=where)
+        else:
+            assert dc.operators_in(dc.dynamize(model, "dyconv", where=where))
+
+
+def test_unknown_placement():
+    with pytest.raises(dc.UnknownName, match="did you mean .*terminal"):
+        select(RESNET, "terminl")

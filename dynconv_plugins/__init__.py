@@ -5,7 +5,7 @@ from .backends import backend
 from .budget import budget
 from .checkpoints import convert_checkpoint
 from .complexity import Complexity, complexity
-from .convert import dynamize, operators_in
+from .convert import connect, dynamize, operators_in
 from .errors import UnknownName, UserError
 from .explain import explain_backends
 from .fold import FoldReport, fold
@@ -30,6 +30,7 @@ __all__ = [
     "backend",
     "budget",
     "complexity",
+    "connect",
     "convert_checkpoint",
     "dynamic_conv",
     "dynamize",

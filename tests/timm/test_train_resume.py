@@ -9,7 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from training import DYNAMIC, SMALL, assert_same_run, command, environment, load, make_folder, run
+from training import DYNAMIC, SMALL, assert_same_run, command, differences, environment, load, make_folder, run
+
+from timm_models.train.cli import main
 
 # Everything that draws random numbers or keeps state between batches.
 EVERYTHING = (
@@ -59,6 +61,23 @@ def test_kill_and_resume_is_exact(folder: Path, tmp_path: Path, arguments: tuple
     assert -signal.SIGKILL in codes, "the run ended before it could be killed"
     run(*again)
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("operator", ["a2d2c", "localsoft", "hard"])
+def test_random_points_carried_state_and_budgets_resume_exactly(folder: Path, tmp_path: Path, operator: str) -> None:
+    flags = (
+        folder, *SMALL, "--model", f"resnet18_{operator}", *DYNAMIC[2:], "zero_init_last=False", "--epochs", 2,
+        "--lr", 0.05, "--grad-accum-steps", 2, "--model-ema", "--grad-checkpointing", "--output", tmp_path,
+    )  # fmt: skip
+    assert main([*map(str, (*flags, "--experiment", "whole", "--recovery-interval", 2))]) == 0
+    place = tmp_path / "whole" / "recovery-0-2.pth.tar"
+    assert load(place)["trainer"]["batch"] == 4
+    assert main([*map(str, (*flags, "--experiment", "resumed", "--resume", place))]) == 0
+    whole, resumed = (load(tmp_path / name / "last.pth.tar") for name in ("whole", "resumed"))
+    for part in ("state_dict", "state_dict_ema", "optimizer", "trainer"):
+        assert not differences(whole[part], resumed[part], part)
+    steps = {value.item() for name, value in whole["state_dict"].items() if name.endswith("budget.step")}
+    assert bool(steps) == (operator == "hard")
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(folder: Path, tmp_path: Path) -> None:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import csv
+import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from timm.utils import NativeScaler
 from training import DYNAMIC, SMALL, load, make_folder
 
+import dynconv_plugins as dc
 from dynconv_plugins.datasets import diatoms, tiny_imagenet
 from timm_models.train import data
 from timm_models.train.args import parse
+from timm_models.train.budgets import budgets_in, match_scale
 from timm_models.train.cli import main
 from timm_models.train.state import Progress
 from timm_models.train.world import World
@@ -116,6 +120,55 @@ def test_a_run_learns_and_records(folder: Path, tmp_path: Path) -> None:
     assert temperatures("checkpoint-0.pth.tar", "state_dict") == {30 - 29 / 4}
     for key in ("state_dict", "state_dict_ema"):
         assert temperatures("last.pth.tar", key) == {1.0}
+
+
+def test_the_budget_is_trained_with_and_recorded(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    rows = train(
+        folder, tmp_path, "--model", "resnet18_hard", *DYNAMIC[2:], "ramp=0", "--epochs", 4, "--grad-accum-steps", 2,
+        "--log-interval", 1,
+    )  # fmt: skip
+    assert list(rows[0]) == [
+        "epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr", "mask_rate", "budget_loss"
+    ]  # fmt: skip
+    rates = [float(row["mask_rate"]) for row in rows]
+    assert all(0 <= rate <= 1 for rate in rates) and min(rates) < 1
+    history = load(tmp_path / "x" / "last.pth.tar")["trainer"]["history"]
+    assert [row["budget"]["mask_rate"] for row in history] == rates
+    said = [line for line in caplog.messages if line.startswith("hard: ")]
+    assert [line.split()[3] for line in said] == [f"{rate:.3f}," for rate in rates]
+    assert sum("mask_rate" in line for line in caplog.messages) == 4 * 2
+    rows = train(folder, tmp_path / "none", "--model", "resnet18_hard", *DYNAMIC[2:], "--epochs", 1, "--val-split", "")
+    assert list(rows[0])[-2:] == ["mask_rate", "budget_loss"]
+
+
+@pytest.mark.parametrize("batches_per_update", [1, 3])
+def test_the_budget_is_scaled_like_the_loss(batches_per_update: int) -> None:
+    conv = dc.Hard2d(4, 8, 3, padding=1, ramp=0)
+    x = torch.randn(2, 4, 6, 6)
+
+    def gradients(scaler: NativeScaler | None) -> list[torch.Tensor]:
+        optimizer = torch.optim.SGD(conv.parameters(), lr=0.0)
+        optimizer.zero_grad()
+        for number in range(batches_per_update):
+            match_scale(budgets_in(conv), scaler, batches_per_update)
+            loss = conv(x).square().mean() / batches_per_update
+            if scaler is None:
+                loss.backward()
+            else:
+                scaler(loss, optimizer, need_update=number + 1 == batches_per_update)
+        return [p.grad.clone() for p in conv.parameters()]  # a scaler's step has unscaled them
+
+    (budget,) = budgets_in(conv)
+    conv(x).square().mean().backward()
+    expected = [p.grad.clone() for p in conv.parameters()]
+    torch.testing.assert_close(gradients(None), expected)
+    assert budget.loss_scale == 1 / batches_per_update
+    torch.testing.assert_close(gradients(NativeScaler("cpu")), expected)
+    assert budget.loss_scale == 2**16 / batches_per_update
+    match_scale([], None, 4)
 
 
 def test_plateau_and_early_stopping(folder: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def prune(model: nn.Module, input_size: Sequence[int] | None = None) -> tuple[nn
       the reader's bias. If the reader pads with zeros, one filter stays in for all whose constant is not zero.
     - A channel that the only reader does not read is cut out of the layer that makes it.
     - Elsewhere (a residual stream, for example) a convolution by itself reads and makes less, see `PartialConv`; not
-      where it would save less than an eighth of the channels. Grouped convolutions lose groups that are all off.
+      where it would save a single channel or less than an eighth of them. Grouped convolutions lose whole groups.
 
     Single slices that are off, in rows and columns that are not, save nothing in a dense convolution: with
     ``granularity='slice'`` and half the mask on there is usually nothing to cut, and the report says so.
@@ -156,7 +156,7 @@ def _partial(conv: nn.Module) -> PartialConv | None:
         filters, inputs = (left.repeat_interleave(n // conv.groups) for n in (conv.out_channels, conv.in_channels))
         groups = int(left.sum())
     for keep in (filters, inputs):
-        if (~keep).sum() < _WORTH * len(keep):
+        if (~keep).sum() < max(2, _WORTH * len(keep)):
             keep[:] = True
         keep[0] |= not keep.any()
     if filters.all() and inputs.all():
@@ -167,9 +167,10 @@ def _partial(conv: nn.Module) -> PartialConv | None:
     small.in_channels, small.out_channels, small.groups = int(inputs.sum()), len(weight), groups
     reads = None if inputs.all() else inputs.nonzero().flatten()
     if filters.all():
-        return PartialConv(small, reads, None, None)
+        return PartialConv(small, reads, None, None).train(conv.training)
     small.bias = None
-    return PartialConv(small, reads, torch.where(filters, filters.cumsum(0) - 1, len(weight)), conv.bias)
+    gives = torch.where(filters, filters.cumsum(0) - 1, len(weight))
+    return PartialConv(small, reads, gives, conv.bias).train(conv.training)
 
 
 def _layer(operator: nn.Module, conv: nn.Module, part: PartialConv | None) -> PrunedLayer:

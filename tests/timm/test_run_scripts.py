@@ -44,14 +44,15 @@ def run(work, *command):
         [sys.executable, *map(str, command)], cwd=work, env=env, capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stderr
-    return result.stdout
+    return result
 
 
-def train(work, name, *command):
-    options = ["--epochs", 1, "--warmup-epochs", 0, "-b", 4, "-j", 1, "--device", "cpu", "--output", "out"]
-    run(work, *command, "--num-classes", 3, *SIZE, *options, "--experiment", name)
+def train(work, name, *command, epochs=1):
+    options = ["--epochs", epochs, "--warmup-epochs", 0, "-b", 4, "-j", 1, "--device", "cpu", "--output", "out"]
+    result = run(work, *command, "--num-classes", 3, *SIZE, *options, "--experiment", name)
     with (work / "out" / name / "summary.csv").open() as f:
-        assert len(list(csv.DictReader(f))) == 1
+        assert len(list(csv.DictReader(f))) == epochs
+    return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -86,17 +87,32 @@ def test_train_through_the_runner(work):
     )
 
 
+@pytest.mark.parametrize("mask", ["input", "task"])
+def test_the_budget_of_hard_attention_is_trained_with_and_logged(work, mask):
+    read = importlib.import_module("timm_models.train.resume").read
+    said = train(
+        work, mask, Path(SCRIPTS) / "train.py", "data", "--device-modules", "timm_models", "--model", "resnet18_hard",
+        "--model-kwargs", "small_stem=True", f"mask={mask}", "ramp=0", "--lr", 0.1, "--model-ema", epochs=3,
+    )  # fmt: skip
+    lines = [line for line in said.splitlines() if "hard: mask rate" in line]
+    assert len(lines) == 3
+    assert float(lines[-1].split("rate ")[1].split(",")[0]) < 1
+    state = read(work / "out" / mask / "last.pth.tar")["state_dict"]
+    assert {value.item() for key, value in state.items() if key.endswith("budget.step")} == {9}
+
+
 def test_validate_and_inference(work, exported):
     options = ["--model", "local-dir:hf", *SIZE, "--device", "cpu", "-b", 4, "-j", 1]
     runner = ["-m", "timm_models", "run"]
-    assert '"top1"' in run(work, *runner, Path(SCRIPTS) / "validate.py", "data", "--pretrained", *options)
+    assert '"top1"' in run(work, *runner, Path(SCRIPTS) / "validate.py", "data", "--pretrained", *options).stdout
     run(work, *runner, Path(SCRIPTS) / "inference.py", "data/val", "--pretrained", *options, "--results-dir", "results")
     assert list((work / "results").glob("*.csv"))
 
 
 def test_benchmark(work):
     options = ["--device", "cpu", "-b", 2, "--num-warm-iter", 1, "--num-bench-iter", 5, *SIZE]
-    out = run(work, "-m", "timm_models", "run", Path(SCRIPTS) / "benchmark.py", "--model", "resnet18_odconv", *options)
+    script = Path(SCRIPTS) / "benchmark.py"
+    out = run(work, "-m", "timm_models", "run", script, "--model", "resnet18_odconv", *options).stdout
     assert "infer_samples_per_sec" in out and "train_samples_per_sec" in out
 
 

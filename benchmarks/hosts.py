@@ -30,9 +30,9 @@ from dynconv_plugins.errors import UserError, run_cli
 
 SIZE = Size(
     classes=10,
-    train=100,
+    train=60,
     test=50,
-    epochs=4,
+    epochs=3,
     batch=32,
     mask_train=64,
     mask_test=40,

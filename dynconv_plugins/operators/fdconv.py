@@ -21,6 +21,11 @@ class FDConvAttention(DyConvAttention):
         temperature: T, divides the logits.
     """
 
+    def reset_parameters(self) -> None:
+        """As Dynamic Convolution's, but with every weight 1: a new operator has all bands of its kernel, too."""
+        super().reset_parameters()
+        self.neutralise()
+
     def neutralise(self) -> float:
         """Makes every weight 1, with which the bands are the kernel again; they differ, and so do their gradients."""
         nn.init.zeros_(self.head.weight)

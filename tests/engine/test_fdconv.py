@@ -1,4 +1,4 @@
-"""What fdconv promises beyond the battery: real bands of equal size that are disjoint, ordered and sum to the kernel."""
+"""What fdconv promises beyond the battery: real bands, of equal size, disjoint, ordered, that sum to the kernel."""
 
 from __future__ import annotations
 
@@ -53,8 +53,11 @@ def test_half_precision_transforms_in_single(dtype):
     torch.testing.assert_close(op.kernels, op.float().kernels.to(dtype))
 
 
-def test_a_converted_network_starts_with_all_weights_one():
-    op = dc.dynamize(torch.nn.Conv2d(8, 6, 3), "fdconv")
+@pytest.mark.parametrize(
+    "make", [lambda: dc.dynamize(torch.nn.Conv2d(8, 6, 3), "fdconv"), lambda: dc.FDConv2d(8, 6, 3)]
+)
+def test_starts_with_all_weights_one(make):
+    op = make()
     assert torch.equal(op.attend(torch.randn(5, 8, 4, 4)).kernel, torch.ones(5, 4))
 
 

@@ -114,20 +114,20 @@ def chains(model: nn.Module) -> tuple[list[Chain], list[str]]:
     """The chains of a model in eval mode, in the order of execution, and the names of modules that cannot be traced.
 
     A model that cannot be traced as a whole is taken apart into its children; what these do among each other then
-    counts as unknown.
+    counts as unknown. Of modules inside modules that cannot be traced the outermost are named.
     """
     convs = {conv for conv in convolutions(model).values() if _is_plain(conv)}
     found, failed = [], []
 
-    def visit(name: str, module: nn.Module) -> None:
+    def visit(name: str, module: nn.Module, named: bool = False) -> None:
         if not any(child in convs for child in module.modules()) or module in convs:
             return
         try:
             graph = _Tracer().trace(module)
         except Exception:  # tracing runs the model's own code on stand-ins for tensors: anything may be raised
-            failed.append(name or type(module).__name__)
+            failed.extend([] if named else [name or type(module).__name__])
             for child_name, child in module.named_children():
-                visit(f"{name}.{child_name}".lstrip("."), child)
+                visit(f"{name}.{child_name}".lstrip("."), child, named=bool(name))
             return
         found.extend(_in_graph(module, graph, convs))
 
@@ -143,10 +143,11 @@ class _Tracer(fx.Tracer):
 
 
 def _in_graph(model: nn.Module, graph: fx.Graph, convs: set[nn.Module]) -> Iterator[Chain]:
-    """The chains of a traced model; modules that are called twice, or whose parameters are read, are in none."""
+    """The chains of a traced model; layers that are called twice, or whose parameters are read, are in none."""
     called = Counter(model.get_submodule(n.target) for n in graph.nodes if n.op == "call_module")
     read = {model.get_submodule(n.target.rpartition(".")[0]) for n in graph.nodes if n.op == "get_attr"}
-    own = {module for module, times in called.items() if times == 1 and module not in read}
+    # An activation without parameters may be shared, as torchvision's and mmseg's ReLU is.
+    own = {m for m, times in called.items() if m not in read and (times == 1 or not m.state_dict())}
 
     def module_of(node: fx.Node) -> nn.Module | None:
         module = model.get_submodule(node.target) if node.op == "call_module" else None

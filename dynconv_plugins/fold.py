@@ -95,11 +95,15 @@ def fold(
     scaled by them (per position: averaged over positions too; the switches of `Hard2d`, on in a part of the samples,
     scale by that part; its task mask is applied). `DCD2d` takes its low-rank part into the kernel, or with groups keeps
     it as two narrow convolutions beside. An operator that depends on nothing but fixed weights and is no single
-    convolution stays (`ORConv2d` with ``pool='max'``), and so does one that never ran. Nothing is lost where attention
-    does not vary; how much is lost elsewhere only a validation set tells.
+    convolution stays (`ORConv2d` with ``pool='max'``), and so does one that never ran.
 
-    The mean is that of each factor. The mean of their product, which is the mean kernel of ODConv, is no better (see
-    the documentation), and takes a kernel for each sample.
+    Nothing is lost where attention does not vary from sample to sample; how much is lost elsewhere only a validation
+    set tells, and it can be nearly everything: of a three-layer network on Adiac (59 to 64% accurate), `globalsoft`
+    kept 13% and `odconv` 2%, while `hard` lost a quarter of a point of 41%. Fine-tune the result: six epochs of thirty
+    brought `globalsoft` back to 49%.
+
+    The mean is that of each factor. The mean of their product, which is the mean kernel of ODConv, takes a kernel for
+    each sample and was no better there (a difference of 0.3 points), nor was estimating the batch norms anew.
 
     Args:
         model: Left as it is.

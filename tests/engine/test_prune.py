@@ -192,6 +192,13 @@ def test_small_cuts_that_would_cost_more_than_they_save_are_left():
     assert dc.prune(model)[1].layers["0"].filters == (16, 14)
 
 
+def test_a_shared_activation_is_no_obstacle():
+    model = masked(chain(activation=nn.ReLU()), 0.4)
+    model[5] = model[2]
+    pruned, report = same(model, data())
+    assert not partial(pruned[:6]) and report.layers["3"].filters[1] < 12
+
+
 class Twice(nn.Module):
     """Convolutions whose filters must stay, because more reads them than one layer's forward."""
 

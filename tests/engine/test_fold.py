@@ -154,21 +154,16 @@ def test_report_and_its_numbers():
 
 
 def test_accuracy_lost():
-    model = classifier("odconv4x").double().eval()
-    with torch.no_grad():
-        for op in dc.operators_in(model).values():
-            op.attention.heads.weight.mul_(30)
-    x = (
-        torch.randn(64, 3, 8, 8, dtype=torch.float64)
-        * torch.logspace(-2, 1, 64, dtype=torch.float64)[:, None, None, None]
-    )
-    y = model(x).argmax(1)
-    validation = list(zip(x.split(24), y.split(24), strict=True))
-    static, report = dc.fold(model, x[:32].split(8), validation)
-    right = (static(x).argmax(1) == y).double().mean().item()
-    assert report.accuracy_before == 1.0 and report.accuracy_after == pytest.approx(right) and right < 1
-    assert report.lost == pytest.approx(100 * (1 - right))
-    assert "points lost" in str(report)
+    """A gate that lets the stronger channel pass; frozen where the first is stronger, it lets that one pass always."""
+    op = dc.GlobalSoft2d(2, 2, 1, bias=False)
+    op.weight.data.copy_(torch.eye(2).reshape(2, 2, 1, 1))
+    op.attention.gate.weight.data.copy_(torch.tensor([[50.0, -50.0], [-50.0, 50.0]]))
+    model = nn.Sequential(op, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    first, second = torch.tensor([2.0, 1.0]).reshape(1, 2, 1, 1), torch.tensor([1.0, 2.0]).reshape(1, 2, 1, 1)
+    validation = [(first.expand(2, 2, 3, 3), torch.zeros(2)), (torch.cat([first, second]), torch.tensor([0, 1]))]
+    _, report = dc.fold(model, [first], validation)
+    assert report.accuracy_before == 1.0 and report.accuracy_after == 0.75 and report.lost == 25.0
+    assert "100.00% -> 75.00%  (25.00 points lost)" in str(report)
 
 
 def test_pixel_accuracy_leaves_255_out_and_resizes():

@@ -10,6 +10,7 @@ from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 import dynconv_plugins as dc
+from dynconv_plugins.budget import Budget
 from dynconv_plugins.operators.base import DynamicConv
 
 _logger = logging.getLogger("timm_models")
@@ -28,7 +29,7 @@ class DynamicModel(nn.Module):
 
     def train(self, mode: bool = True) -> DynamicModel:
         """Switches between training and evaluation."""
-        if self.training and not mode:
+        if not mode:
             _report(self)
         return super().train(mode)
 
@@ -46,9 +47,12 @@ class DynamicModel(nn.Module):
 def _report(model: nn.Module) -> None:
     if dist.is_available() and dist.is_initialized() and dist.get_rank():
         return
+    # Not the model's own flag: a compiled model has set that one already.
+    if not any(module.training for module in model.modules() if isinstance(module, Budget)):
+        return
     numbers = dc.budget(model)
     # Neither number is in a checkpoint: a model that was only built or loaded has nothing to say.
-    if numbers and numbers["budget_loss"]:
+    if numbers["budget_loss"]:
         _logger.info(f"hard: mask rate {numbers['mask_rate']:.3f}, budget loss {numbers['budget_loss']:.3g}")
 
 

@@ -232,17 +232,21 @@ def test_bad_options_are_one_line(operator, kwargs, says):
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("wrap", [lambda m: m, torch.nn.Sequential, torch.compile], ids=["bare", "inside", "compiled"])
 @pytest.mark.parametrize("mask", ["input", "task"])
-def test_the_budget_is_logged_once_a_switch(mask, caplog):
+def test_the_budget_is_logged_once_a_switch(mask, wrap, caplog):
     caplog.set_level(logging.INFO, "timm_models")
-    model = build("hard", mask=mask)
+    bare = build("hard", mask=mask)
+    model = wrap(bare)
     model.train().eval()
     build("odconv").train().eval()
     assert not caplog.messages, "nothing has been trained"
     for switches in (1, 2):
-        model.train()(images()).mean().backward()
+        model.train()
+        bare(images()).mean().backward()
         model.eval()
-        model.eval()(images())
+        model.eval()
+        bare(images())
         assert len(caplog.messages) == switches
     numbers = dc.budget(model)
     assert caplog.messages[-1] == (

@@ -117,6 +117,7 @@ DRAW: dict[str, Callable[..., Figure]] = {
     "localsoft": places,
     "hard": factors("output", "filters"),
     "orconv": rotations,
+    "fdconv": KERNELS,
 }
 
 

@@ -129,4 +129,13 @@ ENTRIES = {
         "The study gives no equation. It does not depend on the input otherwise, and a converted network does not "
         "start as the static one: the maximum over rotations is another function.",
     ),
+    "fdconv": Entry(
+        "FDConv's disjoint weight",
+        "Chen et al., Frequency Dynamic Convolution for Dense Image Prediction, CVPR 2025",
+        "W_k = inverse Fourier transform of band k of W;  a = K softmax(W_2 ReLU(W_1 GAP(x)) / T);  "
+        "y = conv(x, sum_k a_k W_k)",
+        KERNELS + " Each row adds up to the number of bands.",
+        "Several kernels at the parameters of one. It is here as the example of [adding an operator](extending.md).",
+        "The first of the paper's three parts only, and the kernel is stored, not its spectrum.",
+    ),
 }

@@ -35,8 +35,8 @@ SIZE = Size(
     epochs=3,
     batch=32,
     mask_train=64,
-    mask_test=40,
-    iterations=60,
+    mask_test=30,
+    iterations=40,
     series_epochs=10,
     seeds=1,
 )

@@ -103,7 +103,8 @@ def fold(
     training again brought these to 49, 30 and 46%; the static twin had 57%.
 
     The mean is that of each factor. The mean of their product, which is the mean kernel of ODConv, takes a kernel for
-    each sample and was no better there (a difference of 0.3 points), nor was estimating the batch norms anew.
+    each sample and was no better there (a difference of 0.3 points). Estimating the batch norms anew helped a little
+    with some operators, and is not done here.
 
     Args:
         model: Left as it is.

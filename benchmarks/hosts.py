@@ -9,6 +9,8 @@ the static twin with its initial weights. What has been run before is not run ag
 from __future__ import annotations
 
 import argparse
+import csv
+import json
 import os
 import warnings
 from pathlib import Path
@@ -86,6 +88,19 @@ def row(host, cell: Cell, errors: dict[str, str]) -> tuple[str, str, str, bool]:
     return f"{losses[0]:.3f}", f"{losses[-1]:.3f}", f"{host.score(cell):.1%}", losses[-1] < losses[0]
 
 
+def mask_rate(cell: Cell) -> str:
+    """The last mask rate that the host has logged, for `hard`; empty for the others."""
+    run = cell.folder / "run"
+    rates: list[float] = []
+    for path in (*run.glob("summary.csv"), *run.glob("history.csv")):
+        with open(path, newline="") as f:
+            rates += [float(line["mask_rate"]) for line in csv.DictReader(f) if line.get("mask_rate")]
+    for path in run.glob("*/vis_data/scalars.json"):
+        values = (json.loads(line) for line in path.read_text().splitlines())
+        rates += [v["mask_rate"] for v in values if "mask_rate" in v]
+    return f"{rates[-1]:.2f}" if rates else ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hosts", description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="holds Tiny ImageNet, VOC 2012 and UCR")
@@ -102,7 +117,7 @@ def main() -> int:
             raise UserError(f"no {NEEDED[task]} under {args.data}: this table is about real data")
     console, failed = Console(width=130), 0
     table = Table(title="every operator in every host: one short run each")
-    for column in ("task", "operator", "loss, first", "loss, last", "score", "static, untrained", ""):
+    for column in ("task", "operator", "loss, first", "loss, last", "score", "static, untrained", "mask rate", ""):
         table.add_column(column, justify="left" if column in ("task", "operator") else "right")
     for task in args.tasks:
         host = HOSTS[task](args.operators)
@@ -116,7 +131,7 @@ def main() -> int:
             first, last, score, fell = row(host, cell, errors)
             good = fell and host.score(cell) > before
             failed += not good
-            values = (first, last, score, f"{before:.1%}", "" if good else "NOT LEARNED")
+            values = (first, last, score, f"{before:.1%}", mask_rate(cell), "" if good else "NOT LEARNED")
             table.add_row(f"{task}: {data.name}" if cell is cells[0] else "", cell.operator, *values)
         table.add_section()
     console.print(table)

@@ -20,6 +20,7 @@ def test_every_step_is_shown() -> None:
     page = (ROOT / "docs" / "extending.md").read_text()
     assert page.count("```python\n") == len(EXCERPTS), "an excerpt that does not name its file"
     assert {file for file, _ in EXCERPTS} == {
+        "benchmarks/operator_pictures.py",
         "dynconv_plugins/operators/__init__.py",
         "dynconv_plugins/operators/fdconv.py",
         "dynconv_plugins/registry.py",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
+from dynconv_plugins.checkpoints.reading import read as contents
+from dynconv_plugins.checkpoints.reading import unwrap
 from dynconv_plugins.errors import UserError
 
 
@@ -18,29 +18,11 @@ def read(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: If the file is missing, damaged, or holds anything but weights and plain values.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} does not exist")
+    content = contents(path)
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            # timm's trainer stores its command line next to the weights
-            with torch.serialization.safe_globals([argparse.Namespace]):
-                content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as e:  # pickle, zip and safetensors all have exceptions of their own for a broken file
-        reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
-        raise UserError(f"checkpoint {path} cannot be read as weights: {reason}") from e
-    for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    weights = {_bare(key): value for key, value in content.items()} if isinstance(content, dict) else {}
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise UserError(f"checkpoint {path} holds no state dict")
-    return weights
+        return unwrap(content)
+    except UserError as e:
+        raise UserError(f"checkpoint {path}: {e}") from e
 
 
 def load_features(features: nn.Module, path: str | Path, classifier_keys: Iterable[str]) -> None:
@@ -81,12 +63,6 @@ def compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
         pair = f"{list(weights[key].shape)} instead of {list(own[key].shape)}"
         parts.append(f"{len(shapes)} shapes differ (first: {key}, {pair})")
     return ", ".join(parts)
-
-
-def _bare(key: str) -> str:
-    for prefix in ("module.", "_orig_mod."):
-        key = key.removeprefix(prefix)
-    return key
 
 
 def _flat(key: str) -> str:

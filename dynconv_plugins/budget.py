@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .recompute import backward_pass
+
 
 class _Joined(torch.autograd.Function):
     """The identity on the first argument; its backward also starts the gradient of the second, a scalar loss."""
@@ -25,6 +27,9 @@ class Budget(nn.Module):
     The gradient is added where the mask is used, so no trainer has to know of it. It is that of a loss which the
     trainer neither scales nor divides: with a float16 gradient scaler set `loss_scale` to the scaler's value before
     each step (bfloat16 needs nothing), and when gradients are accumulated over n batches to n times less.
+
+    Reentrant activation checkpointing has no gradient in its forward, so that the ramp does not advance there: use
+    ``use_reentrant=False``.
 
     Args:
         budget: Part of the mask that may be on, between 0 and 1.
@@ -62,11 +67,13 @@ class Budget(nn.Module):
         """
         if not (self.training and torch.is_grad_enabled() and mask.requires_grad):
             return mask
-        part = (self.step / self.ramp).clamp(max=1.0) if self.ramp else 1.0
+        # Activation checkpointing repeats a forward, which has been counted.
+        step = self.step - 1 if backward_pass() >= 0 else self.step
+        part = (step / self.ramp).clamp(0.0, 1.0) if self.ramp else 1.0
         rate = mask.float().mean()
         loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * zeta.float().abs().sum() / samples
         # New tensors, not changed ones: a compiled backward may read the old step once more.
-        self.step = self.step + 1
+        self.step = step + 1
         self.mask_rate, self.budget_loss = rate.detach(), loss.detach()
         return _Joined.apply(mask, loss, self.loss_scale)
 

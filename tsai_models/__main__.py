@@ -65,6 +65,12 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument("--pretrain-epochs", type=_positive(int), help="of the twin of a Net*_DCNN; default as --epochs")
     t.add_argument("--lr", type=_positive(float), help="instead of the recipe's")
     t.add_argument("--batch-size", type=_positive(int), help="instead of the recipe's")
+    t.add_argument(
+        "--temperature-epochs",
+        type=_positive(float),
+        metavar="N",
+        help="how long the attention's temperature falls from 30 to 1; default 10, or half of fewer than 20 epochs",
+    )
     t.add_argument("--static", action="store_true", help="train the static twin of --arch, with the same recipe")
     t.add_argument("--operator", help="make a static architecture dynamic with this operator, e.g. odconv4x")
     t.add_argument("--where", help="which convolutions: blocks, all or a regular expression")
@@ -132,6 +138,7 @@ def train(args: argparse.Namespace) -> int:
         operator_args=operator_args,
         folds=args.folds,
         seed=args.seed,
+        temperature_epochs=args.temperature_epochs,
     )
     try:
         device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -21,6 +21,7 @@ from tsai.data.preprocessing import TSStandardize
 from tsai.learner import ts_learner
 from tsai.models.utils import build_ts_model
 
+import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
 from .archs import ARCHS, DynamicArch, build, find, parameters, twin_of
@@ -45,6 +46,7 @@ class Job:
         operator_args: The operator's own arguments, and ``where``.
         folds: Number of stratified folds; None is the official split.
         seed: Of the first run; the others count up from it.
+        temperature_epochs: How long the temperature falls; None is 10 epochs, or half of fewer than 20.
     """
 
     arch: str
@@ -56,6 +58,7 @@ class Job:
     operator_args: dict = field(default_factory=dict)
     folds: int | None = None
     seed: int = 0
+    temperature_epochs: float | None = None
 
     def resolve(self) -> tuple[object, dict, int, int]:
         """The architecture to build, its arguments, and the epochs of pre-training and of the training proper.
@@ -143,7 +146,9 @@ def train_once(
             )
         else:
             model = build_ts_model(arch, dls=dls, device=device, **config)
-        learn = ts_learner(dls, model, metrics=accuracy, cbs=[TemperatureCallback(), BudgetCallback()])
+        falling = min(10.0, epochs / 2) if job.temperature_epochs is None else job.temperature_epochs
+        schedule = dc.LinearTemperature(epochs=falling)
+        learn = ts_learner(dls, model, metrics=accuracy, cbs=[TemperatureCallback(schedule), BudgetCallback()])
     fit(learn, epochs, "")
     with learn.no_bar(), learn.no_logging():
         loss, acc = learn.validate()

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..recompute import backward_pass
+
 _KEPT = 16  # forwards before a backward whose checkpointed parts can be recomputed
 _NEAR = 0.05  # a recomputed clue differs from its forward's by rounding, another forward's by about its own size
 
@@ -64,7 +66,7 @@ class Carrier(threading.local):
     def open(self, _module: nn.Module, _inputs: tuple) -> None:
         """A forward of the connected model begins (its pre-hook)."""
         chain = self.chain
-        chain.value, chain.last, chain.opened = None, None, _backward_pass()
+        chain.value, chain.last, chain.opened = None, None, backward_pass()
 
     def close(self, _module: nn.Module, _inputs: tuple, _outputs) -> None:
         """It ends (its hook, called after errors as well)."""
@@ -86,7 +88,7 @@ class Carrier(threading.local):
         start, inside = own, chain.opened is not None
         if chain.value is not None and chain.value.shape == own.shape and (inside or chain.last == index - 1):
             start = chain.value.to(own.device)
-        if keep and _backward_pass() < 0 and not torch.compiler.is_compiling():
+        if keep and backward_pass() < 0 and not torch.compiler.is_compiling():
             kept = self.kept.setdefault((index, own.device), deque(maxlen=_KEPT))
             kept.append(_Start(clue.detach(), None if start is own else start.detach(), start.requires_grad))
         return start
@@ -119,11 +121,6 @@ class Carrier(threading.local):
         return own if found.value is None else found.value.detach().requires_grad_(found.differentiable)
 
 
-def _backward_pass() -> int:
-    """The backward pass that is running in this thread, -1 for none (and for a graph, which cannot know)."""
-    return -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
-
-
 def _again(chain: _Chain) -> bool:
     """Whether a layer runs on its own account during a backward pass: part of a forward is being recomputed."""
-    return _backward_pass() >= 0 and chain.opened != _backward_pass()
+    return backward_pass() >= 0 and chain.opened != backward_pass()

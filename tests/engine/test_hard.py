@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import dynconv_plugins as dc
 from dynconv_plugins.budget import Budget
@@ -98,6 +99,17 @@ def test_the_weight_is_reached_over_the_ramp_and_resumes():
     full = seen[-1]
     assert full > 0
     assert seen == pytest.approx([full * part for part in (0.0, 0.25, 0.5, 0.75, 1.0, 1.0)], rel=1e-5)
+
+
+@MASKS
+def test_checkpointing_counts_a_step_once(mask):
+    plain, again = make(mask, ramp=4), make(mask, ramp=4)
+    for _ in range(3):
+        plain(data()).square().mean().backward()
+        checkpoint(again, data(), use_reentrant=False).square().mean().backward()
+    assert dc.budget(again) == dc.budget(plain)
+    for got, want in zip(again.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad)
 
 
 def test_nothing_is_counted_outside_training():

@@ -90,7 +90,7 @@ def test_features(operator):
     assert [32 // f.shape[2] for f in wide(images())] == wide.feature_info.reduction() == [1, 1, 2, 4, 4]
 
 
-# The counter of hard's budget advances once more where a forward is repeated: here the weight does not depend on it.
+# With a ramp, the weight of hard's budget would grow from step to step.
 @every
 def test_checkpointing_changes_nothing(operator):
     model = build(operator, drop_rate=0.1, **({"ramp": 0} if operator == "hard" else {})).train()

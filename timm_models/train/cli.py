@@ -139,8 +139,9 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple
         optimizer, args, job.updates_per_epoch, args.eval_metric == "loss"
     )
     # A model built with anneal_steps lowers its temperature by itself.
-    if args.temperature_epochs > 0 and dc.operators_in(model) and not args.model_kwargs.get("anneal_steps"):
-        job.temperature = dc.LinearTemperature(args.temperature_start, args.temperature_end, args.temperature_epochs)
+    falling = min(10.0, args.epochs / 2) if args.temperature_epochs is None else args.temperature_epochs
+    if falling > 0 and dc.operators_in(model) and not args.model_kwargs.get("anneal_steps"):
+        job.temperature = dc.LinearTemperature(args.temperature_start, args.temperature_end, falling)
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,

@@ -170,7 +170,8 @@ def _norms_and_average(add: Add) -> None:
 def _temperature(add: Add) -> None:
     add("--temperature-start", type=float, default=30.0, metavar="T", help="attention temperature at the start")
     add("--temperature-end", type=float, default=1.0, metavar="T", help="and at the end of the annealing")
-    add("--temperature-epochs", type=float, default=10.0, metavar="N", help="its length; 0 leaves the model's own")
+    length = "its length; default 10, or half of fewer than 20 epochs; 0 leaves the model's own"
+    add("--temperature-epochs", type=float, metavar="N", help=length)
 
 
 def _misc(add: Add) -> None:

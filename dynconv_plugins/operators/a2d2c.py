@@ -118,10 +118,12 @@ class _A2D2C(DynamicConv):
             where = torch.rand_like(self.positions) if random else self.positions
         x, padding = self.pad(x)
         patches = sampled_patches(x, where, self.kernel_size, self.stride, padding, self.dilation)
-        sets = patches.shape[-1]
-        patches = patches.reshape(x.shape[0], self.groups, -1, sets)
+        batch, sets = x.shape[0], patches.shape[-1]
+        # One product a group for the whole batch: with a batch dimension, backward would make a kernel per sample.
+        columns = patches.reshape(batch, self.groups, -1, sets).permute(1, 2, 0, 3).flatten(2)
         kernel = self.stacked.mean(0).reshape(self.groups, self.out_channels // self.groups, -1)
-        return (kernel @ patches).reshape(x.shape[0], self.out_channels, sets)
+        features = (kernel @ columns).flatten(0, 1).reshape(self.out_channels, batch, sets)
+        return features.transpose(0, 1)
 
 
 class A2D2C1d(_A2D2C):

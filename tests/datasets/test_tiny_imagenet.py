@@ -109,11 +109,15 @@ def test_a_second_run_does_nothing_and_sees_changes(tiny, tmp_path):
 def test_a_killed_run_goes_on(tiny, tmp_path):
     archive, out = as_zip(tiny, tmp_path), tmp_path / "out"
     script = f"""
-import os, signal
+import os, pathlib, signal, time
 from dynconv_plugins.datasets import decoding, tiny_imagenet
 decoding.CHUNK, check = 2, decoding.image_problem
 def die(path):
     if path.name == "n99000003_1.JPEG":
+        # Another thread writes the journal: not before it has noted something.
+        journals = lambda: pathlib.Path({str(tmp_path)!r}).rglob("verified-*.txt")
+        while not any(len(journal.read_text().splitlines()) > 1 for journal in journals()):
+            time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGKILL)
     return check(path)
 decoding.image_problem = die

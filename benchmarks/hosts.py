@@ -13,6 +13,7 @@ import csv
 import json
 import os
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,13 +37,13 @@ SIZE = Size(
     test=50,
     epochs=3,
     batch=32,
-    mask_train=64,
-    mask_test=30,
-    iterations=40,
+    mask_train=48,
+    mask_test=24,
+    iterations=18,
     series_epochs=10,
     seeds=1,
 )
-HOSTS = {"images": Images, "segmentation": Segmentation, "series": Series}
+HOSTS = {"images": Images, "segmentation": partial(Segmentation, validations=1), "series": Series}
 NEEDED = {"images": "tiny-imagenet", "segmentation": "voc2012", "series": "ucr"}
 
 

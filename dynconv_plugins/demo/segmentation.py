@@ -32,12 +32,13 @@ class Segmentation:
 
     Args:
         operators: Names in the registry, to train beside the static twin.
+        validations: How often a training is interrupted for a validation.
     """
 
     task, unit, score_name = "segmentation", "images", "mIoU"
 
-    def __init__(self, operators: Sequence[str] = ("odconv",)) -> None:
-        self.operators = operators
+    def __init__(self, operators: Sequence[str] = ("odconv",), validations: int = VALIDATIONS) -> None:
+        self.operators, self.validations = operators, validations
 
     def prepare(self, found: Mapping[str, Path], folder: Path, size: Size) -> Data:
         real = "voc2012" in found
@@ -58,7 +59,7 @@ class Segmentation:
         # Each console script of the environment lies beside its python.
         mim = str(Path(sys.executable).with_name("mim"))
         n = size.iterations
-        each = max(1, n // VALIDATIONS)
+        each = max(1, n // self.validations)
         options = f"train_cfg.max_iters={n} train_cfg.val_interval={each} param_scheduler.0.end={n} "
         options += f"default_hooks.checkpoint.interval={n} default_hooks.logger.interval={max(1, each // 6)} "
         options += "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False "

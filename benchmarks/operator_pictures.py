@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -46,17 +47,33 @@ def taps(model: nn.Module, x: Tensor, images: Sequence[np.ndarray], labels: Sequ
     return spatial_maps([images[i] for i in few], {k: seen[k][few].numpy() for k in three(list(seen))})
 
 
-def maps(images: Sequence[np.ndarray], drawn: Sequence[np.ndarray], title: str, colours: str, top: float) -> Figure:
-    """Images above, a map of each below."""
+def maps(
+    images: Sequence[np.ndarray], drawn: Sequence[np.ndarray], title: str, colours: str | ListedColormap
+) -> Figure:
+    """Images above, below a map of each, or what is given as pixels.
+
+    Args:
+        images: ``[H, W, 3]`` in 0..1.
+        drawn: Maps ``[h, w]``, or pixels ``[h, w, 3]``, which have no scale.
+        title: What the maps show.
+        colours: The maps' colours; a list is for whole numbers from 0.
+    """
+    top = len(colours.colors) - 0.5 if isinstance(colours, ListedColormap) else max(values.max() for values in drawn)
+    bottom = -0.5 if isinstance(colours, ListedColormap) else 0
     with plt.rc_context(STYLE | {"axes.grid": False}):
         figure, axes = plt.subplots(2, len(images), figsize=(2 * len(images), 4.2), squeeze=False)
         for (above, below), image, values in zip(axes.T, images, drawn, strict=True):
             above.imshow(image)
-            last = below.imshow(values, cmap=colours, vmin=0, vmax=top, interpolation="nearest")
+            last = below.imshow(values, cmap=colours, vmin=bottom, vmax=top, interpolation="nearest")
             for axis in (above, below):
                 axis.set_xticks([])
                 axis.set_yticks([])
-        figure.colorbar(last, ax=axes, shrink=0.4, anchor=(0, 0.1), label=title)
+        if drawn[0].ndim == 2:
+            bar = figure.colorbar(last, ax=axes, shrink=0.42, anchor=(0, 0.08))
+            if isinstance(colours, ListedColormap):
+                bar.set_ticks(range(len(colours.colors)))
+                bar.set_ticklabels([f"{360 * i // len(colours.colors)} degrees" for i in range(len(colours.colors))])
+        figure.text(0.5, 0.04, title, ha="center")
         return figure
 
 
@@ -68,7 +85,7 @@ def places(model: nn.Module, x: Tensor, images: Sequence[np.ndarray], labels: Se
     weights = seen[name].kernel[few]
     kernel = int(weights.flatten(2).std(2).mean(0).argmax())
     drawn = weights[:, kernel].numpy()
-    return maps([images[i] for i in few], drawn, f"weight of kernel {kernel + 1}, {name}", "viridis", drawn.max())
+    return maps([images[i] for i in few], drawn, f"weight of kernel {kernel + 1}, {name}", "viridis")
 
 
 def rotations(model: nn.Module, x: Tensor, images: Sequence[np.ndarray], labels: Sequence[str]) -> Figure:
@@ -86,11 +103,12 @@ def rotations(model: nn.Module, x: Tensor, images: Sequence[np.ndarray], labels:
     winner = each.argmax(0)
     spread = torch.stack([(winner == r).float().mean((0, 2, 3)) for r in range(op.rotations)])
     filter_ = int(spread.max(0).values.argmin())
-    return maps([images[i] for i in few], winner[:, filter_].numpy(), f"rotation that wins, {name}", "tab10", 9)
+    colours = ListedColormap(plt.get_cmap("tab10").colors[: op.rotations])
+    return maps([images[i] for i in few], winner[:, filter_].numpy(), f"rotation that wins, {name}", colours)
 
 
 def points(model: nn.Module, x: Tensor, images: Sequence[np.ndarray], labels: Sequence[str]) -> Figure:
-    """How often each position is sampled in eval mode."""
+    """The positions that are sampled in eval mode, on the images."""
     few = firsts(labels)
     name, op = next(iter(dc.operators_in(model).items()))
     kept: list[Tensor] = []
@@ -99,9 +117,14 @@ def points(model: nn.Module, x: Tensor, images: Sequence[np.ndarray], labels: Se
         model.eval()(x[few])
     handle.remove()
     size = kept[0].shape[2:]
-    counts = torch.bincount((op.positions.flatten() * size.numel()).long(), minlength=size.numel())
-    drawn = [counts.reshape(size).numpy()] * len(few)
-    return maps([images[i] for i in few], drawn, f"times sampled, {name}", "magma", float(counts.max()))
+    at = (op.positions.flatten() * size.numel()).long()
+    seen = torch.zeros(size.numel()).index_fill(0, at, 1.0).reshape(size).numpy()
+    drawn = []
+    for image in (images[i] for i in few):
+        times = [pixels // cells for pixels, cells in zip(image.shape, size, strict=False)]
+        mask = seen.repeat(times[0], 0).repeat(times[1], 1)[..., None]
+        drawn.append(image * (0.2 + 0.8 * mask))
+    return maps([images[i] for i in few], drawn, f"sampled positions, {name}", "viridis")
 
 
 KERNELS = factors("kernel", "kernels")

@@ -77,7 +77,7 @@ ENTRIES = {
         "Zhang et al., A2D2C: Adaptive Attention-Driven Dynamic Convolution",
         "p = mean over kernels and M points of conv(x, W_k);  a = mean over N sets of softmax(head(p) / T);  "
         "y = conv(x, sum_k a_k W_k)",
-        "The positions that are sampled in eval mode in one layer, on the image; the brighter, the more often.",
+        "The positions that the first dynamic layer samples in eval mode, on four images.",
         "Where the global average hides what matters: small objects, fine texture.",
         "The K feature maps are not computed: the average of a convolution's outputs is the kernel times the average "
         "of its input patches, which is exact. Positions are random in training and a fixed, stored set in eval mode. "

@@ -26,10 +26,10 @@ from .operator_texts import ENTRIES
 
 HEAD = """# The operators
 
-Every operator is an `nn.Module` with `nn.ConvNd`'s own constructor, in one, two and three dimensions, and goes by one
-name everywhere: `dynconv_plugins.dyconv` in Python is `DyConv2d`, in timm `resnet18_dyconv`, in mmsegmentation
-`conv_cfg=dict(type='DyConv2d')` or `DynConvBackbone(model_name='resnet18_dyconv')`, in tsai
-`DynamicArch(FCN, 'dyconv')`, in any model `dynamize(model, 'dyconv')`.
+Every operator is an `nn.Module` with `nn.ConvNd`'s own constructor, in one, two and three dimensions, and has one short
+name: `dyconv` is `dynconv_plugins.DyConv2d` in Python, `resnet18_dyconv` in timm, `conv_cfg=dict(type='DyConv2d')` or
+`DynConvBackbone(model_name='resnet18_dyconv')` in mmsegmentation, `DynamicArch(FCN, 'dyconv')` in tsai, and
+`dynamize(model, 'dyconv')` for any model.
 
 One equation holds for all of them but dcd:
 

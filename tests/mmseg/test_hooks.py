@@ -66,6 +66,7 @@ def run(
         resume=resume,
         load_from=load_from,
         cfg=dict(resume=resume, load_from=load_from),
+        randomness=dict(seed=0),  # or mmengine draws a seed of its own, and the order of the samples with it
         log_level="WARNING",
         experiment_name=f"{work_dir.name}_{resume}_{loop}".replace(" ", ""),
     )

@@ -14,9 +14,10 @@ from types import ModuleType
 
 from ..errors import UnknownName
 from ..problem import Problem
-from . import gemm, grouped, mixture, reference
+from . import fused, gemm, grouped, mixture, reference
 
 BACKENDS: dict[str, ModuleType] = {
+    "fused": fused,
     "mixture": mixture,
     "gemm": gemm,
     "grouped": grouped,

@@ -25,8 +25,8 @@ _CALL = 20e-6
 
 def supports(problem: Problem) -> str | None:
     """Mixing per sample on a CUDA device, with enough channels for matrix products."""
-    if problem.per_position or (problem.combine == "max" and problem.kernels > 1):
-        return not_aggregated(problem)
+    if reason := not_aggregated(problem):
+        return reason
     if not _TRITON:
         return "Triton is not installed"
     if problem.device != "cuda" and not (problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):

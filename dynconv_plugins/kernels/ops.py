@@ -25,7 +25,7 @@ def fused(
     padding: list[int],
     dilation: list[int],
 ) -> Tensor:
-    """``y[b, o, p] = f[b, o] sum_ti (sum_k a[b, k] W[k, o, i, t]) s[b, t] c[b, i] x[b, i, stride p + dilation t - pad]``
+    """``y[b, o, p] = f[b, o] sum_ti (sum_k a[b, k] W[k, o, i, t]) s[b, t] c[b, i] x[b, i, stride p + step t - pad]``
 
     Args:
         x: ``[B, C_in, *S]`` with one to three spatial dimensions, of fp32, bf16 or fp16 as all the others.

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from dynconv_plugins.errors import UserError
 
-from .weights import compare
+from .weights import trouble
 
 
 @HOOKS.register_module(force=True)
@@ -47,14 +47,14 @@ class CheckpointGuard(Hook):
         weights = checkpoint.get("state_dict", checkpoint)
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
         own = model.state_dict()
-        trouble = compare(own, weights)
+        why = trouble(own, weights)
         if not self.strict:
             if any(key in weights and weights[key].shape == value.shape for key, value in own.items()):
                 return
-            trouble = "no key matches"
-        if trouble:
+            why = "no key matches"
+        if why:
             raise UserError(
-                f"the checkpoint is of another architecture than the config: {trouble}"
+                f"the checkpoint is of another architecture than the config: {why}"
                 + ("; default_hooks.guard.strict=False loads what matches" if self.strict else "")
             )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dynconv_plugins.checkpoints.differences import compare
 from dynconv_plugins.checkpoints.reading import read as contents
 from dynconv_plugins.checkpoints.reading import unwrap
 from dynconv_plugins.errors import UserError
@@ -42,27 +43,21 @@ def load_features(features: nn.Module, path: str | Path, classifier_keys: Iterab
     weights = {names.get(_flat(key), key): value for key, value in read(path).items()}
     dropped = {_flat(key) for key in classifier_keys} - set(names)
     weights = {key: value for key, value in weights.items() if key in own or _flat(key) not in dropped}
-    trouble = compare(own, weights)
-    if trouble:
-        raise UserError(f"checkpoint {path} is of another architecture than the backbone: {trouble}")
+    why = trouble(own, weights)
+    if why:
+        raise UserError(f"checkpoint {path} is of another architecture than the backbone: {why}")
     features.load_state_dict(weights)
 
 
-def compare(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+def trouble(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
     """Returns how `weights` differ from a model's `own` state dict, in part of a line; empty if they fit."""
-    missing = [key for key in own if key not in weights]
-    unknown = [key for key in weights if key not in own]
-    shapes = [key for key in own if key in weights and weights[key].shape != own[key].shape]
-    parts = []
-    if missing:
-        parts.append(f"{len(missing)} of {len(own)} keys missing (first: {missing[0]})")
-    if unknown:
-        parts.append(f"{len(unknown)} keys unknown (first: {unknown[0]})")
-    if shapes:
-        key = shapes[0]
-        pair = f"{list(weights[key].shape)} instead of {list(own[key].shape)}"
-        parts.append(f"{len(shapes)} shapes differ (first: {key}, {pair})")
-    return ", ".join(parts)
+    missing, unknown, shapes = compare(own, weights)
+    kinds = {
+        f"of {len(own)} keys missing": missing,
+        "keys unknown": unknown,
+        "shapes differ": [f"{key}, {text}" for key, text in shapes.items()],
+    }
+    return ", ".join(f"{len(entries)} {kind} (first: {entries[0]})" for kind, entries in kinds.items() if entries)
 
 
 def _flat(key: str) -> str:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..convert import operators_in
 from ..errors import UserError
-from .layouts import Weights, instead, published_odconv, static, timm_condconv
+from .differences import compare
+from .layouts import Weights, published_odconv, static, timm_condconv
 from .names import rename
 from .reading import unwrap
 
@@ -84,22 +85,14 @@ def _check(
         names: The source's name of an entry, where it is another.
         advice: What to do about it, as far as known.
     """
-    unknown = [names.get(key, key) for key in weights if key not in own]
-    missing = [key for key in own if key not in weights]
-    shapes = {
-        key: misfits.get(key) or instead(weights[key], own[key])
-        for key in own
-        if key in misfits or (key in weights and weights[key].shape != own[key].shape)
+    missing, unknown, differing = compare(own, weights)
+    shapes = {key: misfits.get(key) or differing[key] for key in own if key in misfits or key in differing}
+    kinds = {
+        "of the source unknown to the model": [names.get(key, key) for key in unknown],
+        "of the model not in the source": missing,
+        "of another shape": [f"{names.get(key, key)} {text}" for key, text in shapes.items()],
     }
-    parts = []
-    if unknown:
-        parts.append(f"{len(unknown)} of the source unknown to the model ({_first(unknown)})")
-    if missing:
-        parts.append(f"{len(missing)} of the model not in the source ({_first(missing)})")
-    if shapes:
-        parts.append(
-            f"{len(shapes)} of another shape ({_first([f'{names.get(k, k)} {v}' for k, v in shapes.items()])})"
-        )
+    parts = [f"{len(entries)} {kind} ({_first(entries)})" for kind, entries in kinds.items() if entries]
     if parts:
         advice = advice or _classes_advice(weights, own, shapes)
         raise UserError("the checkpoint does not fit the model: " + ", ".join(parts) + advice)

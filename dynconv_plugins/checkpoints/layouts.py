@@ -12,17 +12,12 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..operators.base import DynamicConv
 from ..operators.odconv import ODConvAttention
+from .differences import instead
 
 Weights = dict[str, Tensor]
 _HEADS = ("channel_fc", "filter_fc", "spatial_fc", "kernel_fc")
 _NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 _PLAIN = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-
-
-def instead(got: Tensor, wanted: Tensor | tuple[int, ...]) -> str:
-    """Two shapes in words."""
-    wanted = wanted.shape if isinstance(wanted, Tensor) else wanted
-    return f"{list(got.shape)} instead of {list(wanted)}"
 
 
 def published_odconv(weights: Weights, operators: dict[str, DynamicConv]) -> dict[str, str]:

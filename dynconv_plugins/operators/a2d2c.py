@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..functional import Attention
 from .base import DynamicConv
-from .heads import PooledNorm, Tempered, bottleneck
+from .heads import PooledNorm, Tempered, bottleneck, reset_mixing
 from .sampling import SAMPLINGS, sampled_patches
 
 SEED = 0  # of the positions used outside training
@@ -36,9 +36,7 @@ class A2D2CAttention(Tempered):
 
     def reset_parameters(self) -> None:
         """Kaiming normal, zero bias."""
-        for layer in (self.squeeze, self.head):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.head.bias)
+        reset_mixing(self.squeeze, self.head)
         self.norm.reset_parameters()
 
     def neutralise(self) -> float:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..functional import Attention
 from .base import DynamicConv
-from .heads import Tempered, bottleneck, pooled
+from .heads import Tempered, bottleneck, pooled, reset_mixing
 
 
 class DyConvAttention(Tempered):
@@ -31,9 +31,7 @@ class DyConvAttention(Tempered):
 
     def reset_parameters(self) -> None:
         """Kaiming normal, zero bias."""
-        for layer in (self.squeeze, self.head):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.head.bias)
+        reset_mixing(self.squeeze, self.head)
 
     def neutralise(self) -> float:
         """Nothing to do: K equal kernels mix to themselves under any softmax.

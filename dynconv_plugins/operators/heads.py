@@ -58,6 +58,13 @@ def bottleneck(channels: int, reduction: float, least: int) -> int:
     return max(int(channels * reduction), least)
 
 
+def reset_mixing(squeeze: nn.Linear, head: nn.Linear) -> None:
+    """Kaiming normal, zero bias: how the two layers start whose softmax mixes kernels."""
+    for layer in (squeeze, head):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    nn.init.zeros_(head.bias)
+
+
 class NoAttention(nn.Module):
     """No input-dependent factor at all."""
 

@@ -12,7 +12,6 @@ import dynconv_plugins as dc
 
 CLASSES = {1: dc.ORConv1d, 2: dc.ORConv2d, 3: dc.ORConv3d}
 CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-DIMS = pytest.mark.parametrize("dims", [1, 2, 3])
 POOLS = pytest.mark.parametrize("pool", ["max", "mean"])
 
 
@@ -55,28 +54,19 @@ VARIANTS = [
     {"kernel_size": 1, "padding": 0},
     {"rotations": 2},
 ]
-
-
-@DIMS
-@POOLS
-@pytest.mark.parametrize("options", VARIANTS, ids=str)
-def test_formula(dims, pool, options):
-    op, x = make(dims, pool=pool, **options), data(dims)
-    torch.testing.assert_close(op(x), definition(op, x), rtol=0, atol=1e-12)
-
-
 IN_THE_PLANE = [
     {"rotations": 8},
     {"rotations": 2, "kernel_size": (3, 5)},
     {"c_out": 4, "groups": 4},
     {"c_out": 8, "groups": 4, "rotations": 8},
 ]
+FORMULA = [(dims, options) for dims in (1, 2, 3) for options in VARIANTS] + [(2, options) for options in IN_THE_PLANE]
 
 
 @POOLS
-@pytest.mark.parametrize("options", IN_THE_PLANE, ids=str)
-def test_formula_in_the_plane(pool, options):
-    op, x = make(pool=pool, **options), data()
+@pytest.mark.parametrize(("dims", "options"), FORMULA, ids=str)
+def test_formula(dims, pool, options):
+    op, x = make(dims, pool=pool, **options), data(dims)
     torch.testing.assert_close(op(x), definition(op, x), rtol=0, atol=1e-12)
 
 

@@ -53,6 +53,7 @@ class Problem:
     channels_last: bool
     grad: bool
     traced: bool
+    exported: bool
     combine: str = "sum"
 
     @classmethod
@@ -129,6 +130,7 @@ class Problem:
             and not x.is_contiguous(),
             grad=torch.is_grad_enabled() and any(t.requires_grad for t in tensors),
             traced=torch.compiler.is_compiling() or torch.jit.is_tracing(),
+            exported=torch.compiler.is_exporting() or torch.jit.is_tracing(),
             combine=combine,
         )
 

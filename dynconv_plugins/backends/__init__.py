@@ -14,10 +14,11 @@ from types import ModuleType
 
 from ..errors import UnknownName
 from ..problem import Problem
-from . import fused, gemm, grouped, mixture, reference
+from . import fused, gemm, grouped, mixture, native, reference
 
 BACKENDS: dict[str, ModuleType] = {
     "fused": fused,
+    "native": native,
     "mixture": mixture,
     "gemm": gemm,
     "grouped": grouped,

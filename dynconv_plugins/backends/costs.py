@@ -16,6 +16,8 @@ WEIGHT = 4.5e-9  # for each value of a per-sample kernel: mixing, scaling and re
 CACHED_WEIGHT = 2.4e-9  # the same where the batch's kernels stay in the last-level cache
 CACHE = 8e6  # values that do
 SHARED_WEIGHT = 2e-9  # for each value of the K shared kernels: putting them in the order the products read
+MIXED_WEIGHT = 0.1e-9  # for each value of a per-sample kernel that stays in the first-level cache
+MIXING = 0.05e-9  # for each of the K values it is mixed from
 VALUE = 0.6e-9  # for each value read or written in a pass over activations
 CALL = 10e-6  # starting one operation
 
@@ -66,6 +68,13 @@ def tap_rows(problem: Problem, filters: int) -> float:
     """For every tap, its rows made and its products added to the output."""
     values = problem.positions * problem.taps * (problem.c_in + filters * problem.c_out)
     return passes(problem, values) + 3 * problem.taps * CALL
+
+
+def native(problem: Problem) -> float:
+    """Compiled: products without padding, kernels mixed in cache, and the order of the shared ones changed."""
+    values = problem.samples * problem.c_out * problem.fan_in
+    mixing = values * (MIXED_WEIGHT + problem.kernels * MIXING) * _scale(problem, "weight")
+    return work(problem) + mixing + shared_kernels(problem) / 2 + 3 * CALL
 
 
 def mix(problem: Problem) -> float:

@@ -1,0 +1,127 @@
+"""The operation ``dynconv::native`` with its gradient, as torch, its compiler and its profiler know operations."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .calls import Call, Factors, connections
+
+
+def _rows(x: Tensor) -> Tensor:
+    """``[B, C, *S]`` as ``[B, positions, C]``; a copy unless the channels are last in memory."""
+    return x.movedim(1, -1).contiguous().flatten(1, -2)
+
+
+def _factors(x: Tensor, weight: Tensor, given: tuple[Tensor | None, ...]) -> Factors:
+    """All four, contiguous; an absent one is one everywhere."""
+    batch, taps = len(x), math.prod(weight.shape[3:])
+    widths = (len(weight), taps, x.shape[1], weight.shape[1])
+    pairs = zip(given, widths, strict=True)
+    return tuple(x.new_ones(batch, n) if t is None else t.reshape(batch, n).contiguous() for t, n in pairs)
+
+
+def _calls(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int):
+    """The convolution's call, a function that makes the one back to its input, and its output size."""
+    size, kernel_size = tuple(x.shape[2:]), tuple(weight.shape[3:])
+    out_size = _out_size(size, kernel_size, stride, padding, dilation)
+    read, written, start = connections(size, out_size, kernel_size, tuple(stride), tuple(padding), tuple(dilation))
+    rows = (math.prod(size), math.prod(out_size))
+    forth = Call(weight, groups, read, written, start, len(x), rows)
+
+    def back() -> Call:
+        return Call(forth.weight, groups, written, read, start, len(x), rows[::-1], transposed=True)
+
+    return forth, back, out_size
+
+
+def _out_size(size, kernel_size, stride, padding, dilation) -> tuple[int, ...]:
+    every = zip(size, kernel_size, stride, padding, dilation, strict=True)
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in every)
+
+
+@torch.library.custom_op("dynconv::native", mutates_args=(), device_types="cpu")
+def native(
+    x: Tensor,
+    weight: Tensor,
+    kernel: Tensor | None,
+    spatial: Tensor | None,
+    input: Tensor | None,
+    output: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+) -> Tensor:
+    """``[B, C_in, *S]`` to ``[B, C_out, *S_out]``, channels last in memory; arguments as of `dynamic_conv`."""
+    forth, _, out_size = _calls(x, weight, stride, padding, dilation, groups)
+    y = forth.convolve(_rows(x), _factors(x, weight, (kernel, spatial, input, output)))
+    return y.unflatten(1, out_size).movedim(-1, 1)
+
+
+@native.register_fake
+def _(x, weight, kernel, spatial, input, output, stride, padding, dilation, groups):
+    out_size = _out_size(x.shape[2:], weight.shape[3:], stride, padding, dilation)
+    return x.new_empty(x.shape[0], *out_size, weight.shape[1]).movedim(-1, 1)
+
+
+@torch.library.custom_op("dynconv::native_backward", mutates_args=(), device_types="cpu")
+def native_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    kernel: Tensor | None,
+    spatial: Tensor | None,
+    input: Tensor | None,
+    output: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    for_x: bool,
+    for_rest: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of x and, in one pass, of the kernels and all four factors; empty where not asked for."""
+    given = (kernel, spatial, input, output)
+    a, s, c, f = factors = _factors(x, weight, given)
+    forth, back, _ = _calls(x, weight, stride, padding, dilation, groups)
+    rows = _rows(grad)
+    grads = [x.new_empty(0)] * 6
+    if for_x:
+        # The same convolution with source and destination exchanged, and with them their factors.
+        grads[0] = back().convolve(rows, (a, s, f, c)).unflatten(1, x.shape[2:]).movedim(-1, 1)
+    if for_rest:
+        dw, *factor_grads = forth.gradient(_rows(x), rows, factors)
+        grads[1] = dw
+        grads[2:] = [
+            x.new_empty(0) if t is None else d.reshape(t.shape) for d, t in zip(factor_grads, given, strict=True)
+        ]
+    return tuple(grads)
+
+
+@native_backward.register_fake
+def _(grad, x, weight, kernel, spatial, input, output, stride, padding, dilation, groups, for_x, for_rest):
+    none = x.new_empty(0)
+    grads = [none] * 6
+    if for_x:
+        grads[0] = x.new_empty(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+    if for_rest:
+        grads[1] = torch.empty_like(weight)
+        grads[2:] = [none if t is None else t.new_empty(t.shape) for t in (kernel, spatial, input, output)]
+    return tuple(grads)
+
+
+def _setup(ctx, inputs, output) -> None:
+    tensors, ctx.geometry = inputs[:6], inputs[6:]
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx, grad: Tensor):
+    needs = ctx.needs_input_grad[:6]
+    grads = native_backward(grad, *ctx.saved_tensors, *ctx.geometry, needs[0], any(needs[1:]))
+    return *(g if needed else None for g, needed in zip(grads, needs, strict=True)), *(None,) * 4
+
+
+native.register_autograd(_backward, setup_context=_setup)

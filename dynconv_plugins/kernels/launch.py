@@ -59,7 +59,7 @@ def _convolve(x, weight, groups: int, transposed: bool, a, s, c, f, shape: Geome
         return (triton.cdiv(m, tile["BM"]) * triton.cdiv(lines, tile["BN"]) * groups * samples,)
 
     a, c, f = (None if t is None else t.contiguous() for t in (a, c, f))
-    tile = {"BM": 16, "BN": 32, "BR": 16} if interpreted() else {}
+    tile = {"BM": 32, "BN": 32, "BR": 32} if interpreted() else {}
     with _on(x):
         _tuned(interpreted())[grid](
             x, weight, *(x if t is None else t for t in (a, s, c, f)), y,

@@ -53,7 +53,7 @@ def correlate_tile(kernels: int, c_out: int, c_in: int, positions: int, wide: bo
     A thread has 255 registers: 8 warps hold K tiles of 64 x 64 in 16 K of them.
     """
     if small:
-        return CorrelateTile(16, 16, 32, 4, 1)
+        return CorrelateTile(32, 32, 32, 4, 1)
     side = 64 if kernels <= 4 else 32
     depth = min(max(32, _power(positions)), 32 if wide else 64)
     low = 32 if kernels <= 16 else 16

@@ -1,0 +1,237 @@
+"""The fused kernels: on a GPU where there is one, everywhere else in Triton's interpreter."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from problems import ALL, Case, geometry, inputs, problem
+from test_backends import LAYOUTS, assert_close
+
+import dynconv_plugins as dc
+from dynconv_plugins.backends import choose_backend, force, fused, name_of, reference
+
+# Imported before the variable below is ever set: nothing but the kernels of these tests is then interpreted.
+pytest.importorskip("triton")
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@pytest.fixture(autouse=True)
+def interpreted_without_a_gpu(monkeypatch):
+    if DEVICE == "cpu":
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+
+# Channels that fill no tile, one case with several tiles of them, and maps of both kinds: those whose positions are
+# mixed per sample, and small ones that share their rows (tiles.shares_rows).
+CASES = [
+    Case("1d-K4-stride2", (40,), (4,), kernels=4, batch=2, c_in=17, c_out=18, stride=2, padding=1),
+    Case("1d-shared-dilation3", (9,), (3,), batch=3, c_in=17, c_out=18, dilation=3, padding=2),
+    Case("2d-K1", (7, 5), (3, 2), batch=2, c_in=18, c_out=17, padding=1, factors=ALL - {"kernel"}),
+    Case("2d-K4-uneven-stride", (9, 9), (2, 3), kernels=4, batch=2, c_in=17, c_out=18, stride=(2, 3), padding=(1, 2)),
+    Case("2d-K8-groups2-dilation", (6, 7), (2, 2), kernels=8, batch=2, c_in=36, c_out=34, groups=2, dilation=2),
+    Case("2d-K4-shared-wide-padding", (3, 3), (2, 2), kernels=4, batch=3, c_in=17, c_out=18, stride=2, padding=3),
+    Case("2d-1x1-K4-stride2", (9, 9), (1, 1), 4, batch=2, c_in=35, c_out=34, stride=2, factors=ALL - {"spatial"}),
+    Case("2d-no-attention", (6, 6), (2, 2), batch=2, c_in=16, c_out=16, padding=1, factors=frozenset()),
+    Case("2d-K4-summed", (6, 6), (2, 2), 4, batch=2, c_in=16, c_out=17, padding=1, factors=frozenset({"spatial"})),
+    Case("2d-K4-kernel-only", (6, 6), (2, 2), 4, batch=2, c_in=17, c_out=16, factors=frozenset({"kernel"})),
+    Case("2d-input-only", (6, 6), (2, 2), batch=2, c_in=17, c_out=16, factors=frozenset({"input"}), bias=False),
+    Case("2d-output-only-one-pixel", (1, 1), (3, 3), c_in=16, c_out=17, padding=1, factors=frozenset({"output"})),
+    Case("3d-K2", (3, 4, 5), (2, 1, 2), kernels=2, batch=2, c_in=17, c_out=16, stride=(1, 2, 1), padding=(1, 0, 1)),
+]
+K4 = Case("2d-K4", (7, 6), (2, 2), kernels=4, batch=2, c_in=17, c_out=18, padding=1, bias=False)
+SHARED = replace(K4, name="2d-shared", size=(3, 3), kernels=1, batch=5)
+
+
+def run(case: Case, dtype: torch.dtype = torch.float32, backend=fused, prepare=lambda x: x, seed: int = 0):
+    """Output and every gradient."""
+    device = DEVICE if backend is fused else "cpu"
+    tensors = inputs(case, dtype, seed)
+    x, weight, bias = (None if t is None else t.detach().to(device) for t in (tensors[0], tensors[1], tensors[3]))
+    attention = dc.Attention(*(None if t is None else t.detach().to(device) for t in tensors[2]))
+    leaves = {"x": prepare(x), "weight": weight, "bias": bias, **attention._asdict()}
+    leaves = {name: t.requires_grad_() for name, t in leaves.items() if t is not None}
+    factors = {name: leaves.get(name) for name in attention._fields}
+    with force(backend):
+        y = dc.dynamic_conv(leaves["x"], weight, dc.Attention(**factors), bias=bias, **geometry(case))
+    slope = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().reshape(y.shape).to(y)
+    grads = torch.autograd.grad(y, list(leaves.values()), slope)
+    return {name: t.detach().cpu() for name, t in zip(("y", *leaves), (y, *grads), strict=True)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_float32(case):
+    assert_close(run(case), run(case, torch.float64, reference), 1e-5)
+
+
+@pytest.mark.parametrize("case", [K4, SHARED], ids=str)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
+def test_half_precision(dtype, case):
+    """Against the reference of the rounded inputs: what is left is the rounding of tiles and results."""
+    rounded = [None if t is None else t.to(dtype).double() for t in (*inputs(case)[:2], *inputs(case)[2])]
+    got = run(case, dtype)
+    x, weight, *factors = (None if t is None else t.detach().requires_grad_() for t in rounded)
+    with force(reference):
+        y = dc.dynamic_conv(x, weight, dc.Attention(*factors), **geometry(case))
+    slope = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().reshape(y.shape).to(dtype).double()
+    wanted = (y.detach(), *torch.autograd.grad(y, [x, weight, *factors], slope))
+    for name, want in zip(("y", "x", "weight", *dc.Attention._fields), wanted, strict=True):
+        assert got[name].dtype == dtype
+        assert ((got[name].double() - want).norm() / want.norm()).item() < 8 * torch.finfo(dtype).eps, name
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(layout):
+    prepare = LAYOUTS[layout]
+    case = replace(K4, kernels=2, batch=3)
+    assert_close(run(case, prepare=prepare), run(case, torch.float64, reference, prepare), 1e-5)
+
+
+def test_memory_format_is_kept():
+    x, weight, attention, _ = (t.to(DEVICE) if isinstance(t, torch.Tensor) else t for t in inputs(K4, torch.float32))
+    attention = dc.Attention(*(t.detach().to(DEVICE) for t in attention))
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        leaf = x.detach().to(memory_format=memory_format).requires_grad_()
+        arguments = (leaf, weight, *attention, [1, 1], [1, 1], [1, 1])
+        y = torch.ops.dynconv.fused(*arguments)
+        assert y.is_contiguous(memory_format=memory_format)
+        (grad,) = torch.autograd.grad(y.sum(), leaf)
+        assert grad.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("case", [K4, SHARED], ids=str)
+def test_same_result_twice_and_nothing_read_from_fresh_memory(case):
+    """Deterministic mode fills fresh memory with NaN: reading an element that was not written shows."""
+    first = run(case)
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert torch.empty(4).isnan().all()
+        second = run(case)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("case", [K4, SHARED], ids=str)
+def test_batch_mates_do_not_matter(case):
+    x, weight, attention, _ = inputs(case, torch.float32)
+    tensors = [t.detach().to(DEVICE) for t in (x, *attention)]
+    mates = [torch.cat([t[:1], torch.full_like(t[1:], torch.nan)]) for t in tensors]
+    results = []
+    with torch.no_grad(), force(fused):
+        for first, *factors in (tensors, mates):
+            y = dc.dynamic_conv(first, weight.to(DEVICE), dc.Attention(*factors), **geometry(case))
+            results.append(y[0])
+    assert torch.equal(*results)
+
+
+@pytest.mark.parametrize("gate", dc.Attention._fields)
+def test_gate_of_zero_has_its_gradient(gate):
+    """No factor's gradient is computed by dividing by the factor."""
+    x, weight, attention, _ = inputs(replace(K4, kernels=2), torch.float32)
+    grads = []
+    for backend, dtype, device in ((fused, torch.float32, DEVICE), (reference, torch.float64, "cpu")):
+        factors = {n: t.detach().to(device, dtype) for n, t in attention._asdict().items()}
+        zero = factors[gate] = torch.zeros_like(factors[gate]).requires_grad_()
+        with force(backend):
+            y = dc.dynamic_conv(x.detach().to(device, dtype), weight.to(device, dtype), dc.Attention(**factors))
+        grads.append(torch.autograd.grad(y.sum(), zero)[0].cpu().double())
+    assert grads[1].abs().max() > 0
+    assert ((grads[0] - grads[1]).abs().max() / grads[1].abs().max()).item() < 1e-5
+
+
+@pytest.mark.parametrize("free", ["x", "weight", "kernel", "spatial", "input", "output"])
+def test_one_gradient_alone(free):
+    """The same as among all: a kernel that computes only what is asked for leaves nothing out."""
+    everything = run(K4)
+    x, weight, attention, _ = inputs(K4, torch.float32)
+    leaves = {"x": x, "weight": weight, **attention._asdict()}
+    leaves = {name: t.detach().to(DEVICE).requires_grad_(name == free) for name, t in leaves.items()}
+    with force(fused):
+        y = dc.dynamic_conv(
+            leaves["x"], leaves["weight"], dc.Attention(*(leaves[n] for n in attention._fields)), **geometry(K4)
+        )
+    slope = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().reshape(y.shape).to(y)
+    (grad,) = torch.autograd.grad(y, leaves[free], slope)
+    assert_close({free: grad.cpu()}, {free: everything[free]}, 1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_operators_are_registered_as_torch_wants_them(channels_last):
+    """Schema, fake implementation, autograd, and tracing with symbolic shapes."""
+    x, weight, attention, _ = inputs(replace(K4, size=(4, 4), kernels=2), torch.float32)
+    x = x.detach().to(DEVICE, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    tensors = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention)]
+    torch.library.opcheck(torch.ops.dynconv.fused.default, (*tensors, [1, 1], [1, 1], [1, 1]))
+
+
+def test_compiled_without_break_and_once_for_every_batch():
+    graphs = []
+
+    def count(graph, _):
+        graphs.append(graph)
+        return graph
+
+    torch._dynamo.reset()
+    compiled = torch.compile(dc.dynamic_conv, backend=count, fullgraph=True, dynamic=True)
+    for batch in (3, 2, 5):
+        case = replace(K4, batch=batch, kernels=2)
+        x, weight, attention, _ = inputs(case, torch.float32)
+        x, weight, *factors = (t.detach().to(DEVICE) for t in (x, weight, *attention))
+        with torch.no_grad(), force(fused):
+            y = compiled(x, weight, dc.Attention(*factors), padding=1)
+        want = dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1)
+        torch.testing.assert_close(y, want, rtol=1e-4, atol=1e-4)
+    assert len(graphs) == 1
+    assert any(node.target is torch.ops.dynconv.fused.default for node in graphs[0].graph.nodes)
+
+
+def test_flops_are_twice_the_multiply_adds():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x, weight, attention, _ = inputs(K4, torch.float32)
+    x, weight, *factors = (t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention))
+    with FlopCounterMode(display=False) as forward, force(fused):
+        y = dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1)
+    with FlopCounterMode(display=False) as backward:
+        y.sum().backward()
+    positions, one = 8 * 7, 18 * 17 * 4
+    # The convolution, mixing and scaling 4 kernels, scaling by filter, pooling for the attentions.
+    assert forward.get_total_flops() == 2 * 2 * (positions * one + 2 * 4 * one + one + positions * 17)
+    assert backward.get_total_flops() == 2 * 2 * 2 * positions * one
+
+
+REFUSED = [
+    (replace(K4, per_position=True), torch.float32, "kernel per position"),
+    (replace(K4, combine="max"), torch.float32, "maximum of K outputs"),
+    (K4, torch.float64, "torch.float64"),
+    (replace(K4, c_in=8), torch.float32, "8 channels per group are too few"),
+    (replace(K4, c_in=64, c_out=64, groups=64), torch.float32, "1 channels per group are too few"),
+]
+
+
+@pytest.mark.parametrize(("case", "dtype", "reason"), REFUSED, ids=[r for *_, r in REFUSED])
+def test_refusals_name_their_reason(case, dtype, reason):
+    assert reason in fused.supports(replace(problem(case), dtype=dtype, device=DEVICE))
+
+
+def test_refuses_a_cpu_that_is_not_interpreting(monkeypatch):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    asked = replace(problem(K4), dtype=torch.float32)
+    assert "need a CUDA device" in fused.supports(asked)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert fused.supports(asked) is None
+    assert name_of(choose_backend(asked)) != "fused"
+
+
+def test_refuses_offsets_of_more_than_32_bits():
+    huge = replace(problem(K4), dtype=torch.bfloat16, device="cuda", size=(2**16, 2**15))
+    assert "32 bits" in fused.supports(huge)
+    assert fused.supports(replace(huge, size=(2**12, 2**12), batch=2**12)) is None
+
+
+def test_chosen_on_cuda():
+    layer = replace(problem(K4), c_in=128, c_out=128, size=(28, 28), out_size=(28, 28), batch=256)
+    assert name_of(choose_backend(replace(layer, dtype=torch.bfloat16, device="cuda"))) == "fused"

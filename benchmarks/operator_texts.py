@@ -60,7 +60,7 @@ ENTRIES = {
         "Li, Zhou, Yao, Omni-Dimensional Dynamic Convolution, ICLR 2022",
         "z = ReLU(BN(W GAP(x)));  c, f, s = sigmoid(head(z) / T);  y = f * conv(c * x, s * W)",
         "The spatial attention s of one layer for four images of different classes: which of its 3x3 taps count.",
-        "The first thing to try: 2% more parameters, and the best published accuracy at that price.",
+        "The first thing to try: hardly any parameters more, and the best published accuracy at that price.",
         "The four heads are one matrix product. Batch norm of a single sample uses the running statistics; the "
         "published code stops there.",
     ),

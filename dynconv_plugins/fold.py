@@ -98,13 +98,11 @@ def fold(
     convolution stays (`ORConv2d` with ``pool='max'``), and so does one that never ran.
 
     Nothing is lost where attention does not vary from sample to sample; how much is lost elsewhere only a validation
-    set tells, and it can be nearly everything: of a small three-layer network on Adiac (one run), `globalsoft` fell
-    from 58 to 10%, `odconv` from 63 to 3% and `hard` from 41 to 37%. The result can be fine-tuned: a fifth of the
-    training again brought these to 49, 30 and 46%; the static twin had 57%.
+    set tells, and it can be nearly everything: ``python -m benchmarks.folding`` measures it for one network an
+    operator, and docs/results.md shows what it printed. The result can be fine-tuned.
 
-    The mean is that of each factor. The mean of their product, which is the mean kernel of ODConv, takes a kernel for
-    each sample and was no better there (a difference of 0.3 points). Estimating the batch norms anew helped a little
-    with some operators, and is not done here.
+    The mean is that of each factor; the mean of their product, which is the mean kernel of ODConv, would take a kernel
+    for each sample. Batch norms are not estimated anew.
 
     Args:
         model: Left as it is.

@@ -67,6 +67,7 @@ def convolve(
     HAS_F: tl.constexpr,
     SHARED: tl.constexpr,
     PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BR: tl.constexpr,
@@ -160,6 +161,8 @@ def convolve(
             elif HAS_S:
                 mixed *= tl.load(of_s).to(tl.float32)
             tile = mixed.to(values.dtype)
+        if WIDEN:
+            tile, values = tile.to(tl.float32), values.to(tl.float32)
         acc = tl.dot(tile, values, acc, input_precision=PRECISION)
     ok = ok_m[:, None] & ok_n[None, :]
     if HAS_F:

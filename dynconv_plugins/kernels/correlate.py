@@ -72,6 +72,7 @@ def correlate(
     FOR_C: tl.constexpr,
     FOR_F: tl.constexpr,
     PRECISION: tl.constexpr,
+    WIDEN: tl.constexpr,
     BO: tl.constexpr,
     BI: tl.constexpr,
     BP: tl.constexpr,
@@ -129,6 +130,8 @@ def correlate(
             at_x = (j0 * x0 + j1 * x1 + j2 * x2)[:, None] + (i * xc)[None, :]
             left = tl.load(of_g + at_g, mask=ok_o[:, None] & ok_p[None, :], other=0.0)
             right = tl.load(of_x + at_x, mask=inside[:, None] & ok_i[None, :], other=0.0)
+            if WIDEN:
+                left, right = left.to(tl.float32), right.to(tl.float32)
             G = tl.dot(left, right, G, input_precision=PRECISION)
         tap_factor = tl.load(s + b * taps + tap).to(tl.float32) if HAS_S else 1.0
         scaled = G

@@ -67,7 +67,7 @@ def _convolve(x, weight, groups: int, transposed: bool, a, s, c, f, shape: Geome
             *x.stride(), *y.stride(), weight.stride(0), rows[0] * rows[1], wm, wr, *weight.stride()[2:5],
             *((0,) * 4 if s is None else s.stride()),
             K=count, HAS_A=a is not None, HAS_S=s is not None, HAS_C=c is not None, HAS_F=f is not None,
-            SHARED=shared, PRECISION=_precision(x.dtype), **tile,
+            SHARED=shared, **_numbers(x.dtype), **tile,
         )  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def backward_factors(
                 K=count, HAS_A=kernel_ is not None, HAS_S=spatial is not None,
                 HAS_C=channels is not None, HAS_F=filters is not None,
                 FOR_W=needs[0], FOR_A=needs[1], FOR_S=needs[2], FOR_C=needs[3], FOR_F=needs[4],
-                PRECISION=_precision(x.dtype), BO=tile.BO, BI=tile.BI, BP=tile.BP,
+                **_numbers(x.dtype), BO=tile.BO, BI=tile.BI, BP=tile.BP,
                 num_warps=tile.warps, num_stages=tile.stages,
             )  # fmt: skip
     summed = [None if t is None else t.sum(0) for t in buffers]
@@ -154,9 +154,17 @@ def _chunk(x: Tensor, batch: int, programs: int, values: int) -> int:
     return triton.cdiv(max(batch, 1), chunks)
 
 
-def _precision(dtype: torch.dtype) -> str:
-    """Whether products of 32-bit numbers may be rounded to tf32, which torch leaves to the user."""
-    return "tf32" if dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32 else "ieee"
+def _numbers(dtype: torch.dtype) -> dict:
+    """Whether 32-bit numbers may be rounded to tf32, which torch leaves to the user, and whether bf16 is widened.
+
+    Triton's interpreter multiplies the bit patterns of bf16 (triton-lang/triton#11584); widened to 32 bits, the
+    products are those that tensor cores add up.
+    """
+    matmul = torch.backends.cuda.matmul
+    # Once the newer name has been set, reading the older one raises.
+    allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    tf32 = dtype == torch.float32 and allowed
+    return {"PRECISION": "tf32" if tf32 else "ieee", "WIDEN": interpreted() and dtype == torch.bfloat16}
 
 
 def _on(x: Tensor):

@@ -21,8 +21,8 @@ from dynconv_plugins.errors import require
 MODELS = require("mmengine.registry", "mmseg").MODELS
 require("mmseg", "mmseg")
 
-# they register themselves
-from . import backbone, budget, dataset, guard, hooks, interrupt, one_line  # noqa: E402, F401
+# only now: the lines above say it if the extra is missing
+from . import backbone, budget, dataset, guard, hooks, interrupt, one_line  # noqa: E402, F401 - register themselves
 
 
 @functools.cache

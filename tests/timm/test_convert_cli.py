@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-timm = pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
+pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
 
-import published_layouts as published  # noqa: E402
+import published_layouts as published
+import timm
 
-from dynconv_plugins.cli import run  # noqa: E402
-from dynconv_plugins.errors import UserError  # noqa: E402
+from dynconv_plugins.cli import run
+from dynconv_plugins.errors import UserError
 
 
 @pytest.fixture(scope="module")

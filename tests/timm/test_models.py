@@ -7,15 +7,16 @@ import pickle
 import pytest
 import torch
 
-timm = pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
+pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
 
-from timm.models import load_checkpoint, load_state_dict, save_for_hf  # noqa: E402
-from timm.models.efficientnet import EfficientNet  # noqa: E402
-from timm.models.resnet import Bottleneck, ResNet  # noqa: E402
+import timm
+from timm.models import load_checkpoint, load_state_dict, save_for_hf
+from timm.models.efficientnet import EfficientNet
+from timm.models.resnet import Bottleneck, ResNet
 
-import dynconv_plugins as dc  # noqa: E402
-import timm_models  # noqa: E402
-from dynconv_plugins.errors import UnknownName, UserError  # noqa: E402
+import dynconv_plugins as dc
+import timm_models
+from dynconv_plugins.errors import UnknownName, UserError
 
 BASES = [f"resnet{d}" for d in (18, 34, 50, 101)] + [f"mobilenetv2_{w}" for w in ("050", "075", "100")]
 SMALL = ("resnet18_odconv", "resnet18_odconv4x", "mobilenetv2_050_odconv", "mobilenetv2_050_odconv4x")

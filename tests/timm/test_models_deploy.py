@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-timm = pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
-timm_onnx = pytest.importorskip("timm.utils.onnx")
+pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
+pytest.importorskip("timm.utils.onnx")
 
-import timm_models  # noqa: E402, F401
+import timm
+import timm.utils.onnx as timm_onnx
+
+import timm_models  # noqa: F401 - registers the models
 
 # All of a network is slow to trace. The first 3x3 here has stride 2; MobileNetV2's block has a depthwise one and 1x1s.
 CASES = [

@@ -7,14 +7,15 @@ import sys
 import pytest
 import torch
 
-timm = pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
+pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[timm]'")
 
-from timm.models import save_for_hf  # noqa: E402
+import timm
+from timm.models import save_for_hf
 
-import dynconv_plugins as dc  # noqa: E402
-import timm_models  # noqa: E402, F401
-from dynconv_plugins.errors import UserError  # noqa: E402
-from dynconv_plugins.placement import PLACEMENTS  # noqa: E402
+import dynconv_plugins as dc
+import timm_models  # noqa: F401 - registers the models
+from dynconv_plugins.errors import UserError
+from dynconv_plugins.placement import PLACEMENTS
 
 OPERATORS = dc.registry.names()
 # Without timm's zero_init_last, under which an untrained block computes nothing at all.

@@ -52,7 +52,7 @@ def _convolve(x, weight, groups: int, transposed: bool, a, s, c, f, shape: Geome
     batch, positions, count = len(x), math.prod(y.shape[2:]), len(weight)
     if not y.numel():
         return
-    shared = tiles.shares_rows(count, positions) and batch * positions < 2**31
+    shared = tiles.shares_rows(count, positions) and batch * positions < 2**31 - tiles.WIDEST
     lines, samples = (batch * positions, 1) if shared else (positions, batch)
 
     def grid(tile: dict) -> tuple[int]:
@@ -81,12 +81,14 @@ def _tuned(interpreted: bool):
         for bm, bn, br, warps, stages in tiles.CONVOLVE
     ]
 
-    def fitting(configs, arguments, **_):
-        widest, deepest = (max(32, triton.next_power_of_2(arguments[name])) for name in ("M", "R"))
-        return [c for c in configs if c.kwargs["BM"] <= widest and c.kwargs["BR"] <= deepest]
-
     key = ["groups", "M", "R", "o0", "o1", "o2", "t0", "t1", "t2", "xc", "K", "SHARED", "PRECISION"]
-    return triton.autotune(configs, key, prune_configs_by={"early_config_prune": fitting})(kernel(convolve))
+    return triton.autotune(configs, key, prune_configs_by={"early_config_prune": _fitting})(kernel(convolve))
+
+
+def _fitting(configs: list[triton.Config], arguments: dict, **_) -> list[triton.Config]:
+    """Those whose tiles do not consist of padding for the most part."""
+    widest, deepest = (max(32, triton.next_power_of_2(arguments[name])) for name in ("M", "R"))
+    return [c for c in configs if c.kwargs["BM"] <= widest and c.kwargs["BR"] <= deepest]
 
 
 def backward_factors(

@@ -194,6 +194,39 @@ def test_compiled_without_break_and_once_for_every_batch():
     assert any(node.target is torch.ops.dynconv.fused.default for node in graphs[0].graph.nodes)
 
 
+def test_compiled_training():
+    """The gradients of a compiled call, whose backward is one operator in the graph too."""
+    x, weight, attention, _ = inputs(replace(K4, kernels=2), torch.float32)
+    leaves = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention)]
+
+    def loss(x, weight, *factors):
+        return dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1).square().sum()
+
+    torch._dynamo.reset()
+    with force(fused):
+        got = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(*leaves), leaves)
+        want = torch.autograd.grad(loss(*leaves), leaves)
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+
+
+def test_refuses_to_be_exported():
+    """An exported graph, of ONNX above all, must hold operators that others know."""
+    x, weight, attention, _ = inputs(K4, torch.float32)
+
+    class Layer(torch.nn.Module):
+        def forward(self, x, weight, *factors):
+            return dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1)
+
+    tensors = tuple(t.detach().to(DEVICE) for t in (x, weight, *attention))
+    exported = torch.export.export(Layer(), tensors)
+    assert not any("dynconv" in str(node.target) for node in exported.graph.nodes)
+    with force(fused), pytest.raises(Exception, match="exported graph"):
+        torch.export.export(Layer(), tensors)
+    with force(fused), pytest.raises(ValueError, match="exported graph"):
+        torch.jit.trace(Layer(), tensors)
+
+
 def test_flops_are_twice_the_multiply_adds():
     from torch.utils.flop_counter import FlopCounterMode
 

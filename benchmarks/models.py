@@ -127,6 +127,13 @@ def write(path: Path, settings: dict[str, Any], rows: list[dict[str, Any]]) -> N
     os.replace(part, path)
 
 
+def check_folders(*paths: Path | None) -> None:
+    """Raises a `UserError` for a file whose folder is not there: better now than after hours."""
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise UserError(f"{path}: there is no folder {path.parent}")
+
+
 def check(args: argparse.Namespace) -> None:
     """Raises a `UserError` for what no cell could run with, before the first one runs."""
     for name in args.operators or ():
@@ -137,9 +144,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--device cuda: torch sees no GPU here")
     if not args.seconds >= 0:
         raise UserError(f"--seconds {args.seconds:g} must be 0 or more")
-    for path in (args.json, args.plot):
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"{path}: there is no folder {path.parent}")
+    check_folders(args.json, args.plot)
     if args.plot is not None and args.plot.suffix != ".png":
         raise UserError(f"--plot {args.plot}: the name must end in .png")
 

@@ -41,11 +41,11 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, sweep: bool) -> None:
 def _networks(rows: list[dict[str, Any]]) -> Figure:
     """A line for each network, size and operator; panels for time in training, in inference, and for memory."""
     panels = [
-        (train, values, f"{what} over static's")
+        (train, values, f"{what} (static = 1)")
         for values, train, what in (
-            ("ratio", True, "training step: time"),
-            ("ratio", False, "inference: time"),
-            ("memory", True, "training step: peak memory"),
+            ("ratio", True, "time of a training step"),
+            ("ratio", False, "time of inference"),
+            ("memory", True, "peak memory of a training step"),
         )
         if any(row["train"] == train for row in rows)
     ]
@@ -123,8 +123,8 @@ def _growth(rows: list[dict[str, Any]]) -> Figure:
         ax.set_xlabel(label)
         fixed = next((row for row in rows if row["axis"] == axis), None)
         if fixed:
-            ax.set_title(_fixed(fixed, axis), fontsize=10)
-    axes[0].set_ylabel("time over the static network's")
+            ax.set_title(_fixed(fixed, axis), fontsize=9)
+    axes[0].set_ylabel("time (static network = 1)")
     ratios = [r for row in rows for side in row["ratio"] if side in SIDES for r in row["ratio"][side].values()]
     axes[0].set_ylim(bottom=0)
     if ratios and max(ratios) > 10:
@@ -144,6 +144,9 @@ def _fixed(row: dict[str, Any], axis: str) -> str:
 
 
 def _log(ax: Axes) -> None:
+    """A logarithmic axis with ticks at 1, 2, 5, ..., unless there would be hardly any."""
+    if ax.dataLim.xmax < 4:
+        return
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))

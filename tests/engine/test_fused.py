@@ -12,6 +12,7 @@ from test_backends import LAYOUTS, assert_close
 
 import dynconv_plugins as dc
 from dynconv_plugins.backends import choose_backend, force, fused, name_of, reference
+from dynconv_plugins.kernels import geometry as geometry_of_kernels
 
 # Imported before the variable below is ever set: nothing but the kernels of these tests is then interpreted.
 pytest.importorskip("triton")
@@ -30,6 +31,8 @@ def interpreted_without_a_gpu(monkeypatch):
 CASES = [
     Case("1d-K4-stride2", (40,), (4,), kernels=4, batch=2, c_in=17, c_out=18, stride=2, padding=1),
     Case("1d-shared-dilation3", (9,), (3,), batch=3, c_in=17, c_out=18, dilation=3, padding=2),
+    Case("1d-stride2-dilation2", (13,), (3,), batch=2, c_in=16, c_out=17, stride=2, dilation=2, padding=3),
+    Case("1d-stride4-dilation6", (23,), (3,), batch=2, c_in=17, c_out=16, stride=4, dilation=6, padding=5),
     Case("2d-K1", (7, 5), (3, 2), batch=2, c_in=18, c_out=17, padding=1, factors=ALL - {"kernel"}),
     Case("2d-K4-uneven-stride", (9, 9), (2, 3), kernels=4, batch=2, c_in=17, c_out=18, stride=(2, 3), padding=(1, 2)),
     Case("2d-K8-groups2-dilation", (6, 7), (2, 2), kernels=8, batch=2, c_in=36, c_out=34, groups=2, dilation=2),
@@ -171,6 +174,32 @@ def test_operators_are_registered_as_torch_wants_them(channels_last):
     x = x.detach().to(DEVICE, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     tensors = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention)]
     torch.library.opcheck(torch.ops.dynconv.fused.default, (*tensors, [1, 1], [1, 1], [1, 1]))
+
+
+def test_a_batch_of_nothing():
+    """As a static convolution: an empty output, and gradients of zero."""
+    x, weight, attention, _ = inputs(replace(K4, batch=0), torch.float32)
+    leaves = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention)]
+    with force(fused):
+        y = dc.dynamic_conv(leaves[0], leaves[1], dc.Attention(*leaves[2:]), padding=1)
+    grads = torch.autograd.grad(y.sum(), leaves)
+    assert y.shape == (0, 18, 8, 7)
+    assert [g.shape for g in grads] == [t.shape for t in leaves] and not grads[1].any()
+
+
+def test_autocast_gives_one_dtype_and_gradients_of_the_parameters():
+    x, weight, attention, _ = inputs(replace(K4, kernels=2), torch.float32)
+    leaves = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention)]
+    with force(fused), torch.autocast(DEVICE, torch.bfloat16):
+        y = dc.dynamic_conv(leaves[0], leaves[1], dc.Attention(*leaves[2:]), padding=1)
+    assert y.dtype == torch.bfloat16
+    assert all(g.dtype == torch.float32 for g in torch.autograd.grad(y.float().sum(), leaves))
+
+
+def test_weights_that_lie_channels_last_are_not_copied():
+    """As an operator of a network in channels last keeps them."""
+    flat = torch.randn(4 * 18, 17, 3, 3).to(memory_format=torch.channels_last)
+    assert geometry_of_kernels.filters(flat.unflatten(0, (4, 18))).data_ptr() == flat.data_ptr()
 
 
 def test_compiled_without_break_and_once_for_every_batch():

@@ -71,9 +71,18 @@ def test_correlate(kernels, dtype):
     assert "mma" in binary.asm["ptx"]
 
 
+def test_the_last_tile_fits_where_others_do_not():
+    """Deterministic mode has no other choice: 16 kernels of 32-bit numbers."""
+    options = launch._config(tiles.CONVOLVE[-1]).all_kwargs()
+    warps, stages = options.pop("num_warps"), options.pop("num_stages")
+    sizes = {name: options[name] for name in ("BM", "BN", "BR")}
+    constants = FLAGS | {"K": 16, "SHARED": False, "PRECISION": "tf32", "WIDEN": False} | sizes
+    assert compiled(convolve, "fp32", constants, warps, stages).metadata.shared <= SHARED_MEMORY
+
+
 def test_tiles_that_are_timed():
     """Every row of the table is tried on a wide layer, and something on the narrowest one that is supported."""
-    tuned = launch._tuned(False)
+    tuned = launch._tuned()
     assert len(tuned.configs) == len(tiles.CONVOLVE)
     wide, narrow = (launch._fitting(tuned.configs, {"M": m, "R": m}) for m in (512, 16))
     assert len(wide) == len(tiles.CONVOLVE)

@@ -7,24 +7,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from problems import ALL, Case, geometry, inputs, problem
+from fused_cases import DEVICE, K4, SHARED, interpreted_without_a_gpu  # noqa: F401 - the last is a fixture
+from problems import ALL, Case, geometry, inputs
 from test_backends import LAYOUTS, assert_close
 
 import dynconv_plugins as dc
-from dynconv_plugins.backends import choose_backend, force, fused, name_of, reference
-from dynconv_plugins.kernels import geometry as geometry_of_kernels
-
-# Imported before the variable below is ever set: nothing but the kernels of these tests is then interpreted.
-pytest.importorskip("triton")
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-@pytest.fixture(autouse=True)
-def interpreted_without_a_gpu(monkeypatch):
-    if DEVICE == "cpu":
-        monkeypatch.setenv("TRITON_INTERPRET", "1")
-
+from dynconv_plugins.backends import force, fused, reference
 
 # Channels that fill no tile, one case with several tiles of them, and maps of both kinds: those whose positions are
 # mixed per sample, and small ones that share their rows (tiles.shares_rows).
@@ -45,8 +33,6 @@ CASES = [
     Case("2d-output-only-one-pixel", (1, 1), (3, 3), c_in=16, c_out=17, padding=1, factors=frozenset({"output"})),
     Case("3d-K2", (3, 4, 5), (2, 1, 2), kernels=2, batch=2, c_in=17, c_out=16, stride=(1, 2, 1), padding=(1, 0, 1)),
 ]
-K4 = Case("2d-K4", (7, 6), (2, 2), kernels=4, batch=2, c_in=17, c_out=18, padding=1, bias=False)
-SHARED = replace(K4, name="2d-shared", size=(3, 3), kernels=1, batch=5)
 
 
 def run(case: Case, dtype: torch.dtype = torch.float32, backend=fused, prepare=lambda x: x, seed: int = 0):
@@ -167,15 +153,6 @@ def test_one_gradient_alone(free):
     assert_close({free: grad.cpu()}, {free: everything[free]}, 1e-6)
 
 
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_operators_are_registered_as_torch_wants_them(channels_last):
-    """Schema, fake implementation, autograd, and tracing with symbolic shapes."""
-    x, weight, attention, _ = inputs(replace(K4, size=(2, 3), c_in=16, c_out=16, kernels=2), torch.float32)
-    x = x.detach().to(DEVICE, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    tensors = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention)]
-    torch.library.opcheck(torch.ops.dynconv.fused.default, (*tensors, [1, 1], [1, 1], [1, 1]))
-
-
 def test_a_batch_of_nothing():
     """As a static convolution: an empty output, and gradients of zero."""
     x, weight, attention, _ = inputs(replace(K4, batch=0), torch.float32)
@@ -194,112 +171,3 @@ def test_autocast_gives_one_dtype_and_gradients_of_the_parameters():
         y = dc.dynamic_conv(leaves[0], leaves[1], dc.Attention(*leaves[2:]), padding=1)
     assert y.dtype == torch.bfloat16
     assert all(g.dtype == torch.float32 for g in torch.autograd.grad(y.float().sum(), leaves))
-
-
-def test_weights_that_lie_channels_last_are_not_copied():
-    """As an operator of a network in channels last keeps them."""
-    flat = torch.randn(4 * 18, 17, 3, 3).to(memory_format=torch.channels_last)
-    assert geometry_of_kernels.filters(flat.unflatten(0, (4, 18))).data_ptr() == flat.data_ptr()
-
-
-def test_compiled_without_break_and_once_for_every_batch():
-    graphs = []
-
-    def count(graph, _):
-        graphs.append(graph)
-        return graph
-
-    torch._dynamo.reset()
-    compiled = torch.compile(dc.dynamic_conv, backend=count, fullgraph=True, dynamic=True)
-    for batch in (3, 2, 5):
-        case = replace(K4, batch=batch, kernels=2)
-        x, weight, attention, _ = inputs(case, torch.float32)
-        x, weight, *factors = (t.detach().to(DEVICE) for t in (x, weight, *attention))
-        with torch.no_grad(), force(fused):
-            y = compiled(x, weight, dc.Attention(*factors), padding=1)
-        want = dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1)
-        torch.testing.assert_close(y, want, rtol=1e-4, atol=1e-4)
-    assert len(graphs) == 1
-    assert any(node.target is torch.ops.dynconv.fused.default for node in graphs[0].graph.nodes)
-
-
-def test_compiled_training():
-    """The gradients of a compiled call, whose backward is one operator in the graph too."""
-    x, weight, attention, _ = inputs(replace(K4, kernels=2), torch.float32)
-    leaves = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention)]
-
-    def loss(x, weight, *factors):
-        return dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1).square().sum()
-
-    torch._dynamo.reset()
-    with force(fused):
-        got = torch.autograd.grad(torch.compile(loss, backend="aot_eager", fullgraph=True)(*leaves), leaves)
-        want = torch.autograd.grad(loss(*leaves), leaves)
-    for one, other in zip(got, want, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
-
-
-def test_refuses_to_be_exported():
-    """An exported graph, of ONNX above all, must hold operators that others know."""
-    x, weight, attention, _ = inputs(K4, torch.float32)
-
-    class Layer(torch.nn.Module):
-        def forward(self, x, weight, *factors):
-            return dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1)
-
-    tensors = tuple(t.detach().to(DEVICE) for t in (x, weight, *attention))
-    exported = torch.export.export(Layer(), tensors)
-    assert not any("dynconv" in str(node.target) for node in exported.graph.nodes)
-    with force(fused), pytest.raises(Exception, match="exported graph"):
-        torch.export.export(Layer(), tensors)
-    with force(fused), pytest.raises(ValueError, match="exported graph"):
-        torch.jit.trace(Layer(), tensors)
-
-
-def test_flops_are_twice_the_multiply_adds():
-    from torch.utils.flop_counter import FlopCounterMode
-
-    x, weight, attention, _ = inputs(K4, torch.float32)
-    x, weight, *factors = (t.detach().to(DEVICE).requires_grad_() for t in (x, weight, *attention))
-    with FlopCounterMode(display=False) as forward, force(fused):
-        y = dc.dynamic_conv(x, weight, dc.Attention(*factors), padding=1)
-    with FlopCounterMode(display=False) as backward:
-        y.sum().backward()
-    positions, one = 8 * 7, 18 * 17 * 4
-    # The convolution, mixing and scaling 4 kernels, scaling by filter, pooling for the attentions.
-    assert forward.get_total_flops() == 2 * 2 * (positions * one + 2 * 4 * one + one + positions * 17)
-    assert backward.get_total_flops() == 2 * 2 * 2 * positions * one
-
-
-REFUSED = [
-    (replace(K4, per_position=True), torch.float32, "kernel per position"),
-    (replace(K4, combine="max"), torch.float32, "maximum of K outputs"),
-    (K4, torch.float64, "torch.float64"),
-    (replace(K4, c_in=8), torch.float32, "8 channels per group are too few"),
-    (replace(K4, c_in=64, c_out=64, groups=64), torch.float32, "1 channels per group are too few"),
-]
-
-
-@pytest.mark.parametrize(("case", "dtype", "reason"), REFUSED, ids=[r for *_, r in REFUSED])
-def test_refusals_name_their_reason(case, dtype, reason):
-    assert reason in fused.supports(replace(problem(case), dtype=dtype, device=DEVICE))
-
-
-def test_refuses_a_cpu_that_is_not_interpreting(monkeypatch):
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    asked = replace(problem(K4), dtype=torch.float32)
-    assert "need a CUDA device" in fused.supports(asked)
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert fused.supports(asked) is None
-    assert name_of(choose_backend(asked)) != "fused"
-
-
-def test_refuses_offsets_of_more_than_32_bits():
-    huge = replace(problem(K4), dtype=torch.bfloat16, device="cuda", size=(2**16, 2**15))
-    assert "32 bits" in fused.supports(huge)
-    assert fused.supports(replace(huge, size=(2**12, 2**12), batch=2**12)) is None
-
-
-def test_chosen_on_cuda():
-    layer = replace(problem(K4), c_in=128, c_out=128, size=(28, 28), out_size=(28, 28), batch=256)
-    assert name_of(choose_backend(replace(layer, dtype=torch.bfloat16, device="cuda"))) == "fused"

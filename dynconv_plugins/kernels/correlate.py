@@ -26,7 +26,7 @@ def correlate(
     chunk,
     groups,
     O,  # noqa: E741 - the letter of the equation
-    I,  # noqa: E741
+    I,  # noqa: E741 - the same
     n0,
     n1,
     n2,

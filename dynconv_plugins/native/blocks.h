@@ -28,6 +28,12 @@ typedef struct {
 INLINE long ceil_div(long a, long b) { return (a + b - 1) / b; }
 INLINE long blocks_of(const Shape *z) { return ceil_div(z->out, z->vectors * LANES); }
 
+/* From one packed kernel to the next: were it a multiple of the page size, as it often is without the last term, the K
+ * values that are mixed would share one line of the cache, and each would wait for the store before it. */
+INLINE long kernel_size(const Shape *z) {
+    return z->groups * blocks_of(z) * z->taps * z->in * z->vectors * LANES + 20 * LANES;
+}
+
 INLINE Block block_of(const Shape *z, const REAL *weight, long index) {
     const long width = z->vectors * LANES, blocks = blocks_of(z), size = z->taps * z->in * width;
     return (Block){
@@ -38,7 +44,7 @@ INLINE Block block_of(const Shape *z, const REAL *weight, long index) {
         .width = width,
         .src_row = z->groups * z->in,
         .dst_row = z->groups * z->out,
-        .kernel = z->groups * blocks * size,
+        .kernel = kernel_size(z),
         .base = weight,
         .weight = weight + index * size,
     };

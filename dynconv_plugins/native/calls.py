@@ -5,11 +5,14 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import threading
 
 import torch
 from torch import Tensor
 
 from .library import Shape, Strides, library
+
+_memory = threading.local()
 
 Factors = tuple[Tensor, Tensor, Tensor, Tensor]
 
@@ -41,6 +44,17 @@ def connections(
         written.append(outputs)
         start.append(start[-1] + len(inputs))
     return torch.cat(read), torch.cat(written), torch.tensor(start, dtype=torch.int32)
+
+
+def scratch(use: str, size: int, dtype: torch.dtype) -> Tensor:
+    """Memory that the next call for the same use in this thread writes over.
+
+    Kept, because fresh pages for a large layer's kernels take longer to get than the convolution.
+    """
+    kept = _memory.__dict__
+    if (use, dtype) not in kept or kept[use, dtype].numel() < size:
+        kept[use, dtype] = torch.empty(size, dtype=dtype)
+    return kept[use, dtype][:size]
 
 
 def _address(tensor: Tensor) -> int:
@@ -93,7 +107,7 @@ class Call:
         )
         width = self.library.width_of(self.shape.vectors)
         self.blocks = -(-self.out // width)
-        self.packed_size = kernels * groups * self.blocks * self.shape.taps * self.in_ * width
+        self.packed_size = self.library.packed_size(ctypes.byref(self.shape))
 
     def _strides(self, weight: Tensor) -> Strides:
         k, o, i = weight.stride()[:3]
@@ -104,9 +118,9 @@ class Call:
     @functools.cached_property
     def packed(self) -> Tensor:
         """The kernels in the order the C functions read them."""
-        packed = self.weight.new_empty(self.packed_size)
+        packed = scratch(f"packed {self.transposed}", self.packed_size, self.weight.dtype)
         by = ctypes.byref(self._strides(self.weight))
-        self.library.pack(ctypes.byref(self.shape), by, _address(self.weight), _address(packed))
+        _check(self.library.pack(ctypes.byref(self.shape), by, _address(self.weight), _address(packed)))
         return packed
 
     def convolve(self, x: Tensor, factors: Factors) -> Tensor:
@@ -120,7 +134,7 @@ class Call:
         """The gradients of the kernels, in the order of `weight`, and of a, s, c and f; `g` is the output's."""
         z, new = self.shape, functools.partial(torch.zeros, dtype=x.dtype)
         pieces = self.library.gradient_pieces(ctypes.byref(z))
-        dw = new(self.packed_size)
+        dw = scratch("gradient", self.packed_size, x.dtype)
         da = new(self.groups * self.blocks * z.taps * pieces, z.batch, z.kernels)
         ds = new(self.groups * self.blocks * pieces, z.batch, z.taps)
         dc = new(self.blocks * z.taps, z.batch, self.groups * self.in_)
@@ -128,7 +142,8 @@ class Call:
         tensors = (x, g, self.packed, *factors, dw, da, ds, dc, df)
         _check(self.library.gradient(ctypes.byref(z), *map(_address, tensors)))
         weight = torch.empty_like(self.weight)
-        self.library.unpack(ctypes.byref(z), ctypes.byref(self._strides(weight)), _address(dw), _address(weight))
+        by = ctypes.byref(self._strides(weight))
+        _check(self.library.unpack(ctypes.byref(z), by, _address(dw), _address(weight)))
         return weight, da.sum(0), ds.sum(0), dc.sum(0), df.sum(0)
 
 

@@ -1,9 +1,9 @@
 /* The gradients of the shared kernels and of the four factors, from products that never leave the cache. */
 #include "blocks.h"
 
-#define PRODUCT 72 /* input channels whose products are made at a time */
-#define FEW 12     /* the same on small maps, where the shared kernels are gone over more often than the maps */
-#define NEAR 128   /* rows multiplied at a time: they stay in the second-level cache */
+#define PRODUCT 72  /* input channels whose products are made at a time */
+#define CACHE 16384 /* bytes of shared kernels that small maps, which go over them once a sample, keep in the first-level cache */
+#define NEAR 128    /* rows multiplied at a time: they stay in the second-level cache */
 
 /* product[j] += sum_p x[from[p]][j] * g[to[p]] over a tap's list, for n input channels; `copy` is [NEAR][width]. */
 static void outer(const Block *k, const REAL *x, const int *from, const REAL *g, const int *to, long rows, long n,
@@ -32,15 +32,19 @@ static void outer(const Block *k, const REAL *x, const int *from, const REAL *g,
  * No factor is divided by: any may be zero. total: [K] vectors of memory.
  */
 INLINE void spread(const int NV, const Block *k, long t, long i, long n, const REAL *product, const REAL *a, REAL s,
-                   const REAL *c, const REAL *f, REAL *dw, REAL *da, REAL *ds, REAL *dc, REAL *df, vec *total) {
-    const long kernels = k->z->kernels, start = (k->weight - k->base) + (t * k->z->in + i) * NV * LANES;
+                   const REAL *restrict c, const REAL *f, int first, REAL *dw, REAL *da, REAL *ds, REAL *restrict dc,
+                   REAL *df, vec *restrict total) {
+    const long kernels = k->z->kernels, step = k->kernel, start = (k->weight - k->base) + (t * k->z->in + i) * NV * LANES;
+    const REAL *restrict w = k->base + start;
+    REAL *restrict d = dw + start;
     vec factor[WIDE], d_factor[WIDE];
+    REAL d_tap = 0;
     UNROLL for (int v = 0; v < NV; v++) {
         factor[v] = load_some(f + v * LANES, k->lanes - v * LANES);
         d_factor[v] = load_some(df + v * LANES, k->lanes - v * LANES);
     }
     for (long kernel = 0; kernel < kernels; kernel++) total[kernel] = (vec){0};
-    for (long j = 0; j < n; j++) {
+    for (long j = 0; j < n; j++, w += NV * LANES, d += NV * LANES) {
         const REAL scale = s * c[i + j];
         vec p[WIDE], q[WIDE], mixed[WIDE], row = {0};
         UNROLL for (int v = 0; v < NV; v++) {
@@ -49,15 +53,18 @@ INLINE void spread(const int NV, const Block *k, long t, long i, long n, const R
             mixed[v] = (vec){0};
         }
         for (long kernel = 0; kernel < kernels; kernel++) {
-            const long at = start + kernel * k->kernel + j * NV * LANES;
-            vec sums = {0};
+            const REAL weight = a[kernel];
+            vec sums[2] = {total[kernel], {0}}; /* two, or each addition waits for the one before */
             UNROLL for (int v = 0; v < NV; v++) {
-                const vec w = load(k->base + at + v * LANES);
-                mixed[v] += a[kernel] * w;
-                sums += q[v] * w;
-                store(dw + at + v * LANES, load(dw + at + v * LANES) + a[kernel] * q[v]);
+                const vec wv = load(w + kernel * step + v * LANES);
+                mixed[v] += weight * wv;
+                sums[v % 2] += q[v] * wv;
             }
-            total[kernel] += sums;
+            UNROLL for (int v = 0; v < NV; v++) {
+                REAL *at = d + kernel * step + v * LANES;
+                store(at, first ? weight * q[v] : load(at) + weight * q[v]);
+            }
+            total[kernel] = sums[0] + sums[1];
         }
         UNROLL for (int v = 0; v < NV; v++) {
             row += p[v] * factor[v] * mixed[v];
@@ -65,8 +72,9 @@ INLINE void spread(const int NV, const Block *k, long t, long i, long n, const R
         }
         const REAL r = sum(row);
         dc[i + j] = s * r;
-        *ds += c[i + j] * r;
+        d_tap += c[i + j] * r;
     }
+    *ds += d_tap;
     for (long kernel = 0; kernel < kernels; kernel++) da[kernel] += sum(total[kernel]);
     UNROLL for (int v = 0; v < NV; v++) store_some(df + v * LANES, d_factor[v], k->lanes - v * LANES);
 }
@@ -78,14 +86,16 @@ long gradient_pieces(const Shape *z) {
 }
 
 /* All gradients but the input's. x is [B][src_rows][groups * in], g [B][dst_rows][groups * out]; with the blocks of
- * output channels of all groups, taps and pieces each a task, zero before and summed by the caller over what is not
- * named: dw as the packed weights, da [groups, blocks, taps, pieces][B][K], ds [groups, blocks, pieces][B][taps],
+ * output channels of all groups, taps and pieces each a task: dw as the packed weights; the others zero before, and
+ * summed by the caller over tasks: da [groups, blocks, taps, pieces][B][K], ds [groups, blocks, pieces][B][taps],
  * dc [blocks, taps][B][groups * in], df [taps, pieces][B][groups * out].
  */
 int gradient(const Shape *z, const REAL *x, const REAL *g, const REAL *weight, const REAL *a, const REAL *s,
              const REAL *c, const REAL *f, REAL *dw, REAL *da, REAL *ds, REAL *dc, REAL *df) {
     const long blocks = blocks_of(z), pieces = gradient_pieces(z), width = z->vectors * LANES;
-    const long piece = ceil_div(ceil_div(z->in, pieces), ROWS) * ROWS, most = z->dst_rows < SMALL ? FEW : PRODUCT;
+    const long piece = ceil_div(ceil_div(z->in, pieces), ROWS) * ROWS;
+    const long few = CACHE / (z->kernels * width * (long)sizeof(REAL)) / ROWS * ROWS;
+    const long most = z->dst_rows < SMALL ? least(PRODUCT, few > ROWS ? few : ROWS) : PRODUCT;
     int failed = 0, own[NEAR];
     for (int p = 0; p < NEAR; p++) own[p] = p;
 #pragma omp parallel num_threads(z->threads)
@@ -99,7 +109,7 @@ int gradient(const Shape *z, const REAL *x, const REAL *g, const REAL *weight, c
             const long part = task % pieces, t = task / pieces % z->taps, index = task / pieces / z->taps;
             const Block k = block_of(z, weight, index);
             const long first = z->offset[t], rows = z->offset[t + 1] - first;
-            if (!rows || !product || !total) continue;
+            if (!product || !total) continue;
             for (long i = part * piece; i < least(z->in, (part + 1) * piece); i += most)
                 for (long b = 0; b < z->batch; b++) {
                     const long n = least(most, least(z->in, (part + 1) * piece) - i);
@@ -113,9 +123,9 @@ int gradient(const Shape *z, const REAL *x, const REAL *g, const REAL *weight, c
                     REAL *dcb = dc + ((k.block * z->taps + t) * z->batch + b) * k.src_row + k.group * z->in;
                     REAL *dfb = df + ((t * pieces + part) * z->batch + b) * k.dst_row + first_out(&k);
                     switch (z->vectors) {
-                    case 1: spread(1, &k, t, i, n, product, ab, sb, cb, fb, dw, dab, dsb, dcb, dfb, total); break;
-                    case 2: spread(2, &k, t, i, n, product, ab, sb, cb, fb, dw, dab, dsb, dcb, dfb, total); break;
-                    default: spread(WIDE, &k, t, i, n, product, ab, sb, cb, fb, dw, dab, dsb, dcb, dfb, total);
+                    case 1: spread(1, &k, t, i, n, product, ab, sb, cb, fb, !b, dw, dab, dsb, dcb, dfb, total); break;
+                    case 2: spread(2, &k, t, i, n, product, ab, sb, cb, fb, !b, dw, dab, dsb, dcb, dfb, total); break;
+                    default: spread(WIDE, &k, t, i, n, product, ab, sb, cb, fb, !b, dw, dab, dsb, dcb, dfb, total);
                     }
                 }
         }

@@ -119,9 +119,8 @@ def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
     library.convolve.argtypes = [shape] + [pointer] * 7
     library.gradient.argtypes = [shape] + [pointer] * 12
     library.pack.argtypes = library.unpack.argtypes = [shape, ctypes.POINTER(Strides), pointer, pointer]
-    library.pack.restype = library.unpack.restype = None
-    for name in ("gradient_pieces", "vectors_for", "width_of"):
+    for name in ("gradient_pieces", "packed_size", "vectors_for", "width_of"):
         getattr(library, name).restype = ctypes.c_long
-    library.gradient_pieces.argtypes = [shape]
+    library.gradient_pieces.argtypes = library.packed_size.argtypes = [shape]
     library.vectors_for.argtypes = library.width_of.argtypes = [ctypes.c_long]
     return library

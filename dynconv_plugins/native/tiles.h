@@ -25,7 +25,7 @@
 typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 
 #define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 8")
+#define UNROLL _Pragma("GCC unroll 16")
 
 INLINE long least(long a, long b) { return a < b ? a : b; }
 INLINE vec load(const REAL *p) { return *(const vec *)p; }
@@ -34,15 +34,33 @@ INLINE void store(REAL *p, vec v) { *(vec *)p = v; }
 /* A vector of which only some lanes are there; the others are zero, and stay unwritten. */
 INLINE vec load_some(const REAL *p, long lanes) {
     vec v = {0};
-    if (lanes > 0) memcpy(&v, p, (size_t)least(lanes, LANES) * sizeof(REAL));
+    if (lanes >= LANES) return load(p);
+    if (lanes > 0) memcpy(&v, p, (size_t)lanes * sizeof(REAL));
     return v;
 }
 INLINE void store_some(REAL *p, vec v, long lanes) {
-    if (lanes > 0) memcpy(p, &v, (size_t)least(lanes, LANES) * sizeof(REAL));
+    if (lanes >= LANES) store(p, v);
+    else if (lanes > 0) memcpy(p, &v, (size_t)lanes * sizeof(REAL));
 }
+/* By halves, which keeps it in registers: a loop over lanes would wait for each addition. */
 INLINE REAL sum(vec v) {
-    REAL total = 0;
-    for (long i = 0; i < LANES; i++) total += v[i];
+#if BYTES == 64
+    typedef REAL half __attribute__((vector_size(32)));
+    const union { vec whole; half part[2]; } wide = {v};
+    const half h = wide.part[0] + wide.part[1];
+#elif BYTES == 32
+    typedef vec half;
+    const half h = v;
+#endif
+#if BYTES >= 32
+    typedef REAL quarter __attribute__((vector_size(16)));
+    const union { half whole; quarter part[2]; } narrow = {h};
+    const quarter q = narrow.part[0] + narrow.part[1];
+#else
+    const vec q = v;
+#endif
+    REAL total = q[0] + q[1];
+    for (unsigned i = 2; i < 16 / sizeof(REAL); i += 2) total += q[i] + q[i + 1];
     return total;
 }
 

@@ -40,7 +40,7 @@ class Launches(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         name = func.overloadpacket.__name__
-        if not func.is_view and not name.startswith("empty"):
+        if not func.is_view and not name.startswith(("empty", "_unsafe_view")):
             self.names.append(name)
         return func(*args, **(kwargs or {}))
 

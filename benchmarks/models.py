@@ -29,7 +29,7 @@ from .cell import DTYPES, LEAST, OPTIMIZERS, Cell, measure
 from .networks import FCN, STEMS, check_network
 from .plots import draw
 from .record import machine
-from .tables import NOTE, table
+from .tables import NOTE, missing, table
 
 NETWORKS = ("resnet18", "resnet50", "mobilenetv2_100", FCN)
 OPERATORS = ("odconv", "odconv4x", "dyconv", "condconv")
@@ -168,7 +168,8 @@ def main() -> int:
         left = f"{spent / 60:.1f} min, about {spent / done * (len(todo) - done) / 60:.0f} left"
         log.print(f"[{done}/{len(todo)}] {cell.title} {where}: {result} ({left})", markup=False)
     console.print(table(rows, args.sweep))
-    console.print(NOTE, highlight=False)
+    for line in (NOTE, *missing(rows)):
+        console.print(line, highlight=False, markup=False)
     console.print(f"{settings['machine']}, batch {args.batch}", highlight=False)
     if args.plot:
         draw(rows, args.plot, args.sweep)

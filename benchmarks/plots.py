@@ -70,7 +70,7 @@ def _networks(rows: list[dict[str, Any]]) -> Figure:
         for row in rows:
             if row["train"] == train:
                 _point(ax, row, places[row["network"], row["size"], row["operator"]], values)
-        ax.axvline(1, color="#111827", linewidth=1, zorder=1)
+        ax.axvline(1, color="#111827", linewidth=1.5, zorder=1)
         ax.set_xlabel(label)
         _log(ax)
         ax.tick_params(axis="y", length=0)

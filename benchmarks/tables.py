@@ -37,26 +37,22 @@ def memory(row: dict[str, Any], side: str) -> str:
 
 
 def table(rows: Iterable[dict[str, Any]], sweep: bool = False) -> Table:
-    """One row a cell; of a cell that failed, why."""
+    """One row a cell; why figures are missing is in `missing`."""
     out = Table(title="time over the static network's in the same run: medians (quartiles), each in its faster layout")
-    left = ("network", "size", "operator", "pass", "")
+    left = ("network", "size", "operator", "pass")
     columns = ("network", "size", "operator", "pass", "static /s", "engine /s", "engine", "grouped", "timm")
-    for column in (*columns, "MiB: static", "engine", "grouped", ""):
-        out.add_column(column, justify="left" if column in left else "right", no_wrap=column != "")
+    for column in (*columns, "MiB: static", "engine", "grouped"):
+        out.add_column(column, justify="left" if column in left else "right", no_wrap=True)
     previous = None
     for row in rows:
         group = row["axis"] if sweep else (row["network"], row["size"])
         if previous not in (None, group):
             out.add_section()
         previous = group
-        unit = "steps" if row["network"] == FCN else "px"
-        changed = f", {row['axis']} {row['value']}" if sweep and row["axis"] != "resolution" else ""
-        name = (row["network"], f"{row['size']} {unit}{changed}", row["operator"])
-        name += ("train" if row["train"] else "inference",)
+        name = (row["network"], _size(row), row["operator"], "train" if row["train"] else "inference")
         if "failed" in row:
-            out.add_row(*name, *("",) * 8, row["failed"])
+            out.add_row(*name, "failed")
             continue
-        notes = "; ".join(f"{side}: {why}" for side, why in row["refused"].items())
         out.add_row(
             *name,
             rate(row, "static"),
@@ -65,9 +61,25 @@ def table(rows: Iterable[dict[str, Any]], sweep: bool = False) -> Table:
             f"{row['peak']['static'] / 2**20:.0f}",
             memory(row, "engine"),
             memory(row, "grouped"),
-            notes,
         )
     return out
+
+
+def missing(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """Lines that say why a cell failed, or has no figures of one side."""
+    lines = []
+    for row in rows:
+        cell = f"{row['network']} {row['operator']}, {_size(row)}, {'train' if row['train'] else 'inference'}"
+        if "failed" in row:
+            lines.append(f"{cell}: {row['failed']}")
+        lines += [f"{cell}, {side}: {why}" for side, why in row.get("refused", {}).items()]
+    return lines
+
+
+def _size(row: dict[str, Any]) -> str:
+    unit = "steps" if row["network"] == FCN else "px"
+    changed = row.get("axis", "resolution") != "resolution"
+    return f"{row['size']} {unit}" + (f", {row['axis']} {row['value']}" if changed else "")
 
 
 NOTE = (

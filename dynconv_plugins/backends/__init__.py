@@ -5,6 +5,7 @@ A backend is one module with ``supports(problem) -> reason or None``, ``cost(pro
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Iterator
@@ -66,18 +67,24 @@ def backend(name: str) -> Iterator[None]:
         yield
 
 
+@functools.lru_cache(maxsize=4096)
+def _cheapest(problem: Problem) -> ModuleType:
+    chosen, best = reference, math.inf
+    # A plain loop: the compiler does not trace `min` with a key.
+    for candidate in BACKENDS.values():
+        if candidate.supports(problem) is None and (cost := candidate.cost(problem)) < best:
+            chosen, best = candidate, cost
+    return chosen
+
+
 def choose_backend(problem: Problem) -> ModuleType:
     """The forced backend, or the cheapest that supports the problem."""
     chosen = _forced.get()
     if chosen is None and (name := os.environ.get("DYNCONV_BACKEND")):
         chosen = BACKENDS[check_name(name)]
     if chosen is None:
-        # A plain loop: the compiler does not trace `min` with a key.
-        best = math.inf
-        for candidate in BACKENDS.values():
-            if candidate.supports(problem) is None and (cost := candidate.cost(problem)) < best:
-                chosen, best = candidate, cost
-        return chosen
+        # The compiler traces no cache; what it traces is called once.
+        return _cheapest.__wrapped__(problem) if problem.traced else _cheapest(problem)
     reason = chosen.supports(problem)
     if reason:
         raise ValueError(f"backend '{name_of(chosen)}' cannot run this: {reason}")

@@ -1,23 +1,26 @@
 """A small cost model, in seconds on two CPU cores: how long the parts of the backends take.
 
-Only comparisons between backends matter. The constants come from the times that ``python -m benchmarks.operators``
-writes: a per-sample kernel is expensive because it is fresh memory, written and read once or twice for few positions;
-the rows of a tap are cheap, but there are as many of them as taps.
+Only comparisons between backends matter. ``python -m benchmarks.calibrate`` fits the constants on the machine at hand.
+What they say: a per-sample kernel in memory is expensive, being fresh memory that is written and read once or twice for
+few positions, and one that is mixed in cache is cheap; the rows of a tap are cheap too, but there are as many of them
+as taps.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from ..problem import Problem
 
 MULTIPLY_ADD = 1 / 100e9  # of a large matrix product or convolution
-WEIGHT = 4.5e-9  # for each value of a per-sample kernel: mixing, scaling and reading it
+WEIGHT = 4.5e-9  # for each value of a per-sample kernel in memory: mixing, scaling and reading it
 CACHED_WEIGHT = 2.4e-9  # the same where the batch's kernels stay in the last-level cache
 CACHE = 8e6  # values that do
 SHARED_WEIGHT = 2e-9  # for each value of the K shared kernels: putting them in the order the products read
-MIXED_WEIGHT = 0.1e-9  # for each value of a per-sample kernel that stays in the first-level cache
-MIXING = 0.05e-9  # for each of the K values it is mixed from
+PACKED_WEIGHT = 1e-9  # the same in compiled code
+MIXED_WEIGHT = 0.1e-9  # for each value of a per-sample kernel that is mixed in cache
+MIXING = 0.05e-9  # for each of the K values that it is mixed from
 VALUE = 0.6e-9  # for each value read or written in a pass over activations
 CALL = 10e-6  # starting one operation
 
@@ -29,17 +32,29 @@ def _scale(problem: Problem, what: str) -> float:
     return TRAIN[what] if problem.grad else 1.0
 
 
-def work(problem: Problem, filters: int = 1) -> float:
+def work(problem: Problem, filters: float = 1) -> float:
     """The static convolution's multiply-adds, with `filters` times the filters."""
     macs = problem.samples * problem.positions * problem.c_out * problem.fan_in
     return filters * macs * MULTIPLY_ADD * _scale(problem, "work") + CALL
 
 
+def reached(problem: Problem) -> float:
+    """The part of all products that do not multiply padding; in a traced graph, whose size may be unknown, all."""
+    part = 1.0
+    if problem.traced:
+        return part
+    geometry = zip(problem.kernel_size, problem.stride, problem.padding, problem.dilation, strict=True)
+    for (k, s, p, d), n, o in zip(geometry, problem.size, problem.out_size, strict=True):
+        part *= sum(0 <= i * s + j * d - p < n for i, j in itertools.product(range(o), range(k))) / (o * k)
+    return part
+
+
 def per_sample_kernels(problem: Problem) -> float:
     """Making a kernel for every sample, and using it for that sample only."""
-    values = problem.samples * problem.c_out * problem.fan_in
-    weight = CACHED_WEIGHT if values <= CACHE else WEIGHT
-    return values * weight * _scale(problem, "weight") + 3 * CALL
+    one = problem.c_out * problem.fan_in
+    weight = CACHED_WEIGHT if problem.samples * one <= CACHE else WEIGHT
+    made = problem.samples * one * (weight + problem.kernels * MIXING)
+    return made * _scale(problem, "weight") + 3 * CALL
 
 
 def shared_kernels(problem: Problem) -> float:
@@ -70,11 +85,11 @@ def tap_rows(problem: Problem, filters: int) -> float:
     return passes(problem, values) + 3 * problem.taps * CALL
 
 
-def native(problem: Problem) -> float:
-    """Compiled: products without padding, kernels mixed in cache, and the order of the shared ones changed."""
-    values = problem.samples * problem.c_out * problem.fan_in
-    mixing = values * (MIXED_WEIGHT + problem.kernels * MIXING) * _scale(problem, "weight")
-    return work(problem) + mixing + shared_kernels(problem) / 2 + 3 * CALL
+def kernels_in_cache(problem: Problem) -> float:
+    """Putting the K kernels in order once, and mixing one for every sample that never reaches memory."""
+    one = problem.c_out * problem.fan_in
+    mixing = problem.samples * one * (MIXED_WEIGHT + problem.kernels * MIXING)
+    return (mixing + problem.kernels * one * PACKED_WEIGHT) * _scale(problem, "weight") + 3 * CALL
 
 
 def mix(problem: Problem) -> float:

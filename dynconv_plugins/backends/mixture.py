@@ -34,7 +34,7 @@ def cost(problem: Problem) -> float:
     if problem.depthwise and not problem.traced and not not_aggregated(problem):
         return math.inf  # matrix products with one row, where there is another way
     rows = costs.tap_rows(problem, problem.kernels) + costs.shared_kernels(problem)
-    return costs.work(problem, problem.kernels) + rows + costs.mix(problem)
+    return costs.work(problem, problem.kernels * costs.reached(problem)) + rows + costs.mix(problem)
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:

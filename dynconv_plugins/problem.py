@@ -124,10 +124,7 @@ class Problem:
             per_position=per_position,
             dtype=x.dtype,
             device=x.device.type,
-            channels_last=last is not None
-            and not torch.compiler.is_compiling()
-            and x.is_contiguous(memory_format=last)
-            and not x.is_contiguous(),
+            channels_last=last is not None and _channels_last(x, last),
             grad=torch.is_grad_enabled() and any(t.requires_grad for t in tensors),
             traced=torch.compiler.is_compiling() or torch.jit.is_tracing(),
             exported=torch.compiler.is_exporting() or torch.jit.is_tracing(),
@@ -163,3 +160,11 @@ class Problem:
     def depthwise(self) -> bool:
         """One filter per input channel."""
         return self.groups == self.c_in == self.c_out
+
+
+def _channels_last(x: Tensor, last: torch.memory_format) -> bool:
+    """Whether the channels, more than one, are innermost in memory."""
+    if torch.compiler.is_compiling():
+        # The batch may be unknown: only this stride, which it does not change, may be asked for.
+        return x.shape[1] > 1 and x.stride(1) == 1
+    return x.is_contiguous(memory_format=last) and not x.is_contiguous()

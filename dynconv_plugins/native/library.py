@@ -68,7 +68,6 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     raise Unavailable(f"the compiled library cannot be kept: {reason}")
 
 
-@torch.compiler.assume_constant_result
 def unavailable(dtype: torch.dtype) -> str | None:
     """Why `library` raises for `dtype`, or ``None`` where it does not."""
     return _unavailable(dtype)
@@ -83,6 +82,10 @@ def _unavailable(dtype: torch.dtype) -> str | None:
     except Unavailable as error:
         return str(error)
     return None
+
+
+# A constant for the compiler: what torch.compiler.assume_constant_result sets, at the price of importing the compiler.
+unavailable._dynamo_marked_constant = True
 
 
 def _folders() -> list[Path]:

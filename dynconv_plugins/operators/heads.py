@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,7 +13,11 @@ from ..functional import Attention
 
 def pooled(x: Tensor) -> Tensor:
     """Global average pooling, ``[B, C, *S]`` to ``[B, C]``."""
-    return x.flatten(2).mean(2)
+    dims = tuple(range(2, x.dim()))
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return x.mean(dims)  # its sum would overflow
+    # The gradient of a sum is a view, and that of a mean a whole map of its own.
+    return x.sum(dims) / math.prod(x.shape[2:])
 
 
 class PooledNorm(nn.BatchNorm1d):

@@ -76,12 +76,13 @@ class ODConvAttention(Tempered):
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the four factors."""
         z = F.relu(self.norm(self.squeeze(pooled(x))))
-        c, f, s, a = self.cooled(self.heads(z)).split(self.sizes, 1)
+        gates, a = self.cooled(self.heads(z)).split((sum(self.sizes[:3]), self.sizes[3]), 1)
+        c, f, s = gates.sigmoid().split(self.sizes[:3], 1)
         return Attention(
             kernel=a.softmax(1) if self.sizes[3] else None,
-            spatial=s.sigmoid().reshape(-1, *self.kernel_size) if self.sizes[2] else None,
-            input=c.sigmoid(),
-            output=f.sigmoid() if self.sizes[1] else None,
+            spatial=s.reshape(-1, *self.kernel_size) if self.sizes[2] else None,
+            input=c,
+            output=f if self.sizes[1] else None,
         )
 
 

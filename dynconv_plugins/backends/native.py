@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..native.depthwise import native_depthwise
 from ..native.library import unavailable
 from ..native.op import native
 from ..problem import Problem
 from . import costs
-from .plain import not_aggregated
+from .plain import folded_kernels, not_aggregated
 
 
 def supports(problem: Problem) -> str | None:
@@ -18,8 +19,6 @@ def supports(problem: Problem) -> str | None:
         return "it runs on CPUs"
     if problem.exported:
         return "its operation exists in this process only"
-    if problem.depthwise:
-        return "a depthwise convolution has no matrix product"
     return not_aggregated(problem) or unavailable(_computed_in(problem.dtype))
 
 
@@ -34,8 +33,11 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     if dtype != x.dtype:
         attention = type(attention)(*(None if t is None else t.to(dtype) for t in attention))
         return run(x.to(dtype), weight.to(dtype), attention, problem).to(x.dtype)
-    geometry = (list(problem.stride), list(problem.padding), list(problem.dilation), problem.groups)
-    return native(x, weight, *attention, *geometry)
+    geometry = (list(problem.stride), list(problem.padding), list(problem.dilation))
+    if problem.depthwise:
+        kernels = folded_kernels(weight, attention, problem).flatten(1, 2).transpose(1, 2)
+        return native_depthwise(x, kernels, list(problem.kernel_size), *geometry)
+    return native(x, weight, *attention, *geometry, problem.groups)
 
 
 def _computed_in(dtype: torch.dtype) -> torch.dtype:

@@ -10,7 +10,7 @@ from torch import Tensor
 from .calls import Call, Factors, connections
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows_of(x: Tensor) -> Tensor:
     """``[B, C, *S]`` as ``[B, positions, C]``; a copy unless the channels are last in memory."""
     return x.movedim(1, -1).contiguous().flatten(1, -2)
 
@@ -26,7 +26,7 @@ def _factors(x: Tensor, weight: Tensor, given: tuple[Tensor | None, ...]) -> Fac
 def _calls(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int):
     """The convolution's call, a function that makes the one back to its input, and its output size."""
     size, kernel_size = tuple(x.shape[2:]), tuple(weight.shape[3:])
-    out_size = _out_size(size, kernel_size, stride, padding, dilation)
+    out_size = out_size_of(size, kernel_size, stride, padding, dilation)
     read, written, start = connections(size, out_size, kernel_size, tuple(stride), tuple(padding), tuple(dilation))
     rows = (math.prod(size), math.prod(out_size))
     forth = Call(weight, groups, read, written, start, len(x), rows)
@@ -37,7 +37,7 @@ def _calls(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dil
     return forth, back, out_size
 
 
-def _out_size(size, kernel_size, stride, padding, dilation) -> tuple[int, ...]:
+def out_size_of(size, kernel_size, stride, padding, dilation) -> tuple[int, ...]:
     every = zip(size, kernel_size, stride, padding, dilation, strict=True)
     return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in every)
 
@@ -57,13 +57,13 @@ def native(
 ) -> Tensor:
     """``[B, C_in, *S]`` to ``[B, C_out, *S_out]``, channels last in memory; arguments as of `dynamic_conv`."""
     forth, _, out_size = _calls(x, weight, stride, padding, dilation, groups)
-    y = forth.convolve(_rows(x), _factors(x, weight, (kernel, spatial, input, output)))
+    y = forth.convolve(rows_of(x), _factors(x, weight, (kernel, spatial, input, output)))
     return y.unflatten(1, out_size).movedim(-1, 1)
 
 
 @native.register_fake
 def _(x, weight, kernel, spatial, input, output, stride, padding, dilation, groups):
-    out_size = _out_size(x.shape[2:], weight.shape[3:], stride, padding, dilation)
+    out_size = out_size_of(x.shape[2:], weight.shape[3:], stride, padding, dilation)
     return x.new_empty(x.shape[0], *out_size, weight.shape[1]).movedim(-1, 1)
 
 
@@ -87,13 +87,13 @@ def native_backward(
     given = (kernel, spatial, input, output)
     a, s, c, f = factors = _factors(x, weight, given)
     forth, back, _ = _calls(x, weight, stride, padding, dilation, groups)
-    rows = _rows(grad)
+    rows = rows_of(grad)
     grads = [x.new_empty(0)] * 6
     if for_x:
         # The same convolution with source and destination exchanged, and with them their factors.
         grads[0] = back().convolve(rows, (a, s, f, c)).unflatten(1, x.shape[2:]).movedim(-1, 1)
     if for_rest:
-        dw, *factor_grads = forth.gradient(_rows(x), rows, factors)
+        dw, *factor_grads = forth.gradient(rows_of(x), rows, factors)
         grads[1] = dw
         grads[2:] = [
             x.new_empty(0) if t is None else d.reshape(t.shape) for d, t in zip(factor_grads, given, strict=True)

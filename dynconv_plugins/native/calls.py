@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
+import math
 import threading
 
 import torch
@@ -142,23 +143,23 @@ class Call:
         tensors = (x, g, self.packed, *factors, dw, da, ds, dc, df)
         _check(self.library.gradient(ctypes.byref(z), *map(_address, tensors)))
         weight = torch.empty_like(self.weight)
+        if not z.batch:
+            dw.zero_()
         by = ctypes.byref(self._strides(weight))
         _check(self.library.unpack(ctypes.byref(z), by, _address(dw), _address(weight)))
         return weight, da.sum(0), ds.sum(0), dc.sum(0), df.sum(0)
 
 
 def _tap_stride(weight: Tensor) -> int:
-    """How far apart a kernel's taps are in memory, or 0 where they are not evenly spaced."""
-    stride = expected = 0
-    for n, s in zip(reversed(weight.shape[3:]), reversed(weight.stride()[3:]), strict=True):
-        if n == 1:
-            continue
-        if not stride:
-            stride = expected = s
-        if s != expected:
-            return 0
-        expected *= n
-    return stride or 1
+    """How far apart a kernel's taps are in memory, or 0 where a filter's values are in neither of pack.c's orders."""
+    c_in, *kernel_size = weight.shape[2:]
+    i, *taps = weight.stride()[2:]
+    for first, channel in ((1, math.prod(kernel_size)), (c_in, 1)):
+        strides = [first * math.prod(kernel_size[d + 1 :]) for d in range(len(kernel_size))]
+        same = [s == e or n == 1 for s, e, n in zip(taps, strides, kernel_size, strict=True)]
+        if all(same) and (i == channel or c_in == 1):
+            return first
+    return 0
 
 
 def _check(failed: int) -> None:

@@ -1,0 +1,177 @@
+"""The compiled backend where it has branches of its own: blocks, chunks, parts and remainders, and being absent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from problems import ALL, Case, geometry, inputs, problem
+from test_backends import assert_close, run
+
+import dynconv_plugins as dc
+from dynconv_plugins.backends import choose_backend, name_of
+from dynconv_plugins.backends.native import supports
+from dynconv_plugins.native.depthwise import native_depthwise
+from dynconv_plugins.native.library import unavailable
+from dynconv_plugins.native.op import native
+from dynconv_plugins.problem import Problem
+
+pytestmark = pytest.mark.skipif(
+    unavailable(torch.float32) is not None, reason=f"needs a C compiler: {unavailable(torch.float32)}"
+)
+
+# Blocks of 64 (32 in float64) output channels, chunks of 64 inputs, parts of 256 positions; maps under 48 in another
+# order. Tiles of 6, 4, 2 and 1 rows.
+CASES = [
+    Case("blocks-and-chunks", (7, 7), (3, 3), 3, 2, 100, 150, padding=1),
+    Case("whole-blocks", (5, 5), (3, 3), 4, 2, 64, 128, padding=1),
+    Case("parts", (21, 20), (3, 3), 2, 2, 20, 36, padding=1),
+    Case("parts-stride", (37, 35), (3, 3), 2, 2, 12, 20, stride=2, padding=1),
+    Case("parts-1x1-stride", (34, 33), (1, 1), 2, 2, 12, 20, stride=2, factors=ALL - {"spatial"}),
+    Case("groups", (9, 9), (3, 3), 2, 2, 144, 96, padding=1, groups=2),
+    Case("narrow", (9, 9), (3, 3), 2, 2, 5, 3, padding=2, dilation=2),
+    Case("tiny-map", (2, 2), (3, 3), 4, 5, 70, 70, padding=1),
+    Case("taps-that-reach-nothing", (2, 2), (5, 5), 2, 3, 8, 8, padding=2),
+    Case("series", (301,), (7,), 4, 2, 33, 65, padding=3),
+    Case("volume", (7, 8, 7), (3, 3, 3), 2, 2, 9, 17, padding=1, stride=(1, 2, 1)),
+    Case("depthwise", (12, 11), (3, 3), 2, 3, 150, 150, padding=1, groups=150),
+    Case("depthwise-stride", (9, 9), (5, 5), 1, 3, 64, 64, stride=2, padding=2, groups=64, factors=ALL - {"output"}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 2e-5)], ids=["64", "32"])
+def test_equals_the_reference(case, dtype, rtol):
+    assert_close(run("native", case, dtype), run("reference", case, torch.float64), rtol)
+
+
+@pytest.mark.parametrize("case", CASES[:3], ids=str)
+def test_any_number_of_threads(case):
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for n in (1, 3):
+            torch.set_num_threads(n)
+            results.append(run("native", case, torch.float64))
+    finally:
+        torch.set_num_threads(threads)
+    assert_close(*results, 1e-12)
+
+
+@pytest.mark.parametrize("order", ["channels-last", "transposed", "expanded"])
+def test_weights_in_any_order(order):
+    case = CASES[0]
+    x, weight, attention, bias = inputs(case)
+    prepared = {
+        "channels-last": lambda w: w.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, w.shape[:2]),
+        "transposed": lambda w: w.transpose(1, 2).contiguous().transpose(1, 2),
+        "expanded": lambda w: w[:1].expand_as(w),
+    }[order](weight.detach()).requires_grad_()
+    results = []
+    for name in ("native", "reference"):
+        with dc.backend(name):
+            y = dc.dynamic_conv(x, prepared, attention, bias=bias, **geometry(case))
+        results.append({"y": y.detach(), "weight": torch.autograd.grad(y.sum(), prepared)[0]})
+    assert_close(*results, 1e-10)
+
+
+def test_an_empty_batch():
+    case = CASES[1]
+    x, weight, attention, bias = inputs(case)
+    with dc.backend("native"):
+        y = dc.dynamic_conv(x[:0], weight, dc.Attention(*(t[:0] for t in attention)), bias=bias, **geometry(case))
+    assert y.shape == (0, 128, 5, 5)
+    assert not torch.autograd.grad(y.sum(), weight)[0].any()
+
+
+@pytest.mark.parametrize("case", [Case("1", (4, 5), (3, 3), 2, padding=1), CASES[-2]], ids=["dense", "depthwise"])
+def test_is_an_operation_of_torch(case):
+    x, weight, attention, _ = inputs(case, torch.float32)
+    if case.groups == 1:
+        torch.library.opcheck(native, (x, weight, *attention, [1, 1], [1, 1], [1, 1], 1))
+    else:
+        kernels = torch.randn(case.batch, 9, case.c_in, requires_grad=True)
+        torch.library.opcheck(native_depthwise, (x, kernels, [3, 3], [1, 1], [1, 1], [1, 1]))
+
+
+def test_a_compiled_step_uses_it():
+    torch._dynamo.reset()
+    conv = dc.ODConv2d(16, 16, 3, padding=1, num_kernels=2)
+    x = torch.randn(3, 16, 6, 6).to(memory_format=torch.channels_last)
+    compiled = torch.compile(conv, fullgraph=True)
+    with torch.profiler.profile() as profile:
+        y = compiled(x)
+        y.sum().backward()
+    names = {event.name for event in profile.events()}
+    assert {"dynconv::native", "dynconv::native_backward"} <= names
+    assert y.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_refuses():
+    case = Case("max", (5, 5), (3, 3), 4, combine="max")
+    assert "maximum" in supports(problem(case))
+    assert "kernel per position" in supports(problem(Case("2d", (5, 5), (3, 3), 4, per_position=True)))
+    x, weight, attention, _ = inputs(Case("2d", (5, 5), (3, 3)), torch.float32)
+    meta = (t.to("meta") for t in attention)
+    assert dc.dynamic_conv(x.to("meta"), weight.to("meta"), dc.Attention(*meta)).shape == (3, 4, 3, 3)
+
+
+SCRIPT = """
+import torch, dynconv_plugins as dc
+from dynconv_plugins.native.library import unavailable
+conv = dc.ODConv2d(8, 8, 3, padding=1)
+print(unavailable(torch.float32))
+print(dc.explain_backends(conv, (2, 8, 6, 6)))
+"""
+
+
+def explained(**env) -> list[str]:
+    """What a process with `env` prints."""
+    command = [sys.executable, "-c", SCRIPT]
+    result = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **env}, timeout=300)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def test_switched_off():
+    reason, *lines = explained(DYNCONV_NATIVE="0")
+    assert reason == "switched off by DYNCONV_NATIVE=0"
+    assert any(reason in line for line in lines)
+
+
+def test_without_a_compiler(tmp_path):
+    reason, *lines = explained(PATH=str(tmp_path), CC="nothing")
+    assert reason == "no C compiler (cc, gcc or clang) was found"
+    assert any("grouped" in line or "mixture" in line for line in lines)
+
+
+def test_with_a_compiler_that_fails(tmp_path):
+    bad = tmp_path / "cc"
+    bad.write_text("#!/bin/sh\necho 'out of licences' >&2\nexit 3\n")
+    bad.chmod(0o755)
+    reason = explained(CC=str(bad), XDG_CACHE_HOME=str(tmp_path / "cache"))[0]
+    assert reason == f"{bad} cannot compile it: out of licences"
+    assert not list((tmp_path / "cache" / "dynconv_plugins").iterdir())
+
+
+def test_compiled_once(tmp_path):
+    folder = tmp_path / "dynconv_plugins"
+    assert explained(XDG_CACHE_HOME=str(tmp_path))[0] == "None"
+    (library,) = folder.iterdir()
+    before = library.stat().st_mtime_ns
+    assert explained(XDG_CACHE_HOME=str(tmp_path))[0] == "None"
+    assert [library] == list(folder.iterdir()) and library.stat().st_mtime_ns == before
+
+
+def test_where_nothing_can_be_kept(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert explained(XDG_CACHE_HOME=str(tmp_path / "file"))[0] == "None"  # in the temporary folder then
+
+
+def test_chosen_for_common_shapes():
+    x, weight, attention, _ = inputs(Case("2d", (14, 14), (3, 3), 4, 8, 64, 64, padding=1), torch.float32)
+    with torch.no_grad():
+        assert name_of(choose_backend(Problem.of(x, weight, attention, 1, 1, 1, 1))) == "native"

@@ -39,10 +39,17 @@ def close(got, expected):
 def test_compiles_as_one_graph(name, where):
     torch.compiler.reset()
     model = build(name, where)
-    # Without Inductor's code generation, which needs a C++ compiler and minutes: graph breaks show here as well.
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for batch in BATCHES[1:]:
+    graphs = []
+
+    def backend(graph, inputs):
+        """Without Inductor's code generation, which needs a C++ compiler and minutes: breaks show here as well."""
+        graphs.append(graph)
+        return torch._dynamo.lookup_backend("aot_eager")(graph, inputs)
+
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    for batch in (*BATCHES[1:], 6, 7):
         close(compiled(images(batch)), model(images(batch)))
+    assert len(graphs) <= 2  # the second knows that batches differ
 
 
 @pytest.mark.slow

@@ -4,13 +4,21 @@ Only comparisons between backends matter. ``python -m benchmarks.calibrate`` fit
 What they say: a per-sample kernel in memory is expensive, being fresh memory that is written and read once or twice for
 few positions, and one that is mixed in cache is cheap; the rows of a tap are cheap too, but there are as many of them
 as taps.
+
+The environment variable ``DYNCONV_COSTS`` names a JSON file of other values, ``{"CALL": 1.2e-05, "TRAIN.work": 3.1}``,
+read once, when the package is imported: what ``python -m benchmarks.calibrate --write FILE`` writes.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
 
+from ..errors import UserError, suggest
 from ..problem import Problem
 
 MULTIPLY_ADD = 1 / 100e9  # of a large matrix product or convolution
@@ -26,6 +34,44 @@ CALL = 10e-6  # starting one operation
 
 # What forward and backward take together, over forward alone.
 TRAIN = {"work": 3.0, "weight": 3.5, "value": 4.5}
+
+
+def constants() -> dict[str, float]:
+    """The values in use, by name; the multipliers of training as ``TRAIN.work`` and so on."""
+    plain = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, float)}
+    return plain | {f"TRAIN.{what}": value for what, value in TRAIN.items()}
+
+
+def use(values: Mapping[str, float]) -> None:
+    """Sets constants by the names that `constants` gives. The choices made so far stay in ``choose_backend``'s cache."""
+    for name, value in values.items():
+        outer, _, what = name.partition(".")
+        (TRAIN if what else globals())[what or outer] = float(value)
+
+
+def read(path: str) -> dict[str, float]:
+    """The constants in a JSON file.
+
+    Raises:
+        UserError: If there is no such file, or it holds anything but positive numbers by known names.
+    """
+    remedy = "unset it, or write one with python -m benchmarks.calibrate --write FILE"
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as e:  # ValueError: neither text nor JSON
+        raise UserError(f"DYNCONV_COSTS={path}: {getattr(e, 'strerror', None) or 'not JSON'}; {remedy}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"DYNCONV_COSTS={path}: not constants by name; {remedy}")
+    for name, value in values.items():
+        if name not in constants():
+            raise UserError(f"DYNCONV_COSTS={path}: unknown constant '{name}'{suggest(name, constants())}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise UserError(f"DYNCONV_COSTS={path}: {name} must be a positive number, not {json.dumps(value)}; {remedy}")
+    return values
+
+
+if _file := os.environ.get("DYNCONV_COSTS"):
+    use(read(_file))
 
 
 def _scale(problem: Problem, what: str) -> float:

@@ -43,7 +43,7 @@ def constants() -> dict[str, float]:
 
 
 def use(values: Mapping[str, float]) -> None:
-    """Sets constants by the names that `constants` gives. The choices made so far stay in ``choose_backend``'s cache."""
+    """Sets constants by the names that `constants` gives. Choices made before it stay remembered."""
     for name, value in values.items():
         outer, _, what = name.partition(".")
         (TRAIN if what else globals())[what or outer] = float(value)
@@ -66,7 +66,7 @@ def read(path: str) -> dict[str, float]:
         if name not in constants():
             raise UserError(f"DYNCONV_COSTS={path}: unknown constant '{name}'{suggest(name, constants())}")
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise UserError(f"DYNCONV_COSTS={path}: {name} must be a positive number, not {json.dumps(value)}; {remedy}")
+            raise UserError(f"DYNCONV_COSTS={path}: {name} must be positive, not {json.dumps(value)}; {remedy}")
     return values
 
 

@@ -16,7 +16,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -179,7 +179,7 @@ def summary_table(lines: list[dict]) -> Table:
     return out
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -189,7 +189,7 @@ def arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="a few small shapes: to see it work, not to fit anything by")
     add("--write", type=Path, metavar="FILE", help="write the fitted constants here, for DYNCONV_COSTS")
     add("--json", type=Path, metavar="FILE", help="also write all times and choices here")
-    args = parser.parse_args()
+    args = parser.parse_args(words)
     if min(*args.kernels, *args.batch, 1) < 1:
         raise UserError("--kernels and --batch must be 1 or more")
     if not 0 <= args.seconds < math.inf:

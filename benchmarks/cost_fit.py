@@ -96,17 +96,25 @@ def _costs(cells: list[tuple[Problem, str, float]], values: Mapping[str, float])
 def bounded_least_squares(a: torch.Tensor, b: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
     """``argmin |a x - b|`` over ``x >= least``, `a` of full column rank.
 
-    Coordinate descent: one unknown at a time takes its best value, or its bound. Convex, so it ends at the minimum.
+    Source: the active set method of Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23.
     """
-    gram, rhs = a.T @ a, a.T @ b
-    x = least.clone()
-    for _ in range(20_000):
-        before = x.clone()
-        for j in range(len(x)):
-            x[j] = torch.maximum(x[j] + (rhs[j] - gram[j] @ x) / gram[j, j], least[j])
-        if torch.allclose(x, before, rtol=1e-9, atol=0):
-            break
-    return x
+    b = b - a @ least
+    above, free = torch.zeros_like(least), torch.zeros_like(least, dtype=torch.bool)
+    while True:
+        slope = (a.T @ (b - a @ above)).masked_fill(free, -math.inf)
+        if slope.max() <= 1e-10 * (a.T @ b).abs().max():
+            return least + above
+        free[slope.argmax()] = True
+        while True:
+            best = torch.zeros_like(above)
+            best[free] = torch.linalg.lstsq(a[:, free], b).solution
+            low = free & (best <= 0)
+            if not low.any():
+                break
+            # As far towards the best as all stay above their bounds; the first to reach its own is held there.
+            above += (above[low] / (above[low] - best[low])).min() * (best - above)
+            free &= above > 1e-12
+        above = best
 
 
 def losses(rows: Iterable[Measured], values: Mapping[str, float]) -> list[float]:

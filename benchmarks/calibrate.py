@@ -30,7 +30,7 @@ from dynconv_plugins.datasets.files import write
 from dynconv_plugins.errors import UserError, run_cli
 from dynconv_plugins.problem import Problem
 
-from .cost_fit import THRESHOLDS, Measured, chosen, fit, losses, mean
+from .cost_fit import THRESHOLDS, Measured, chosen, fit, summary
 from .operators import step
 from .record import machine
 from .timing import compare, warm_up
@@ -152,19 +152,6 @@ def changes_table(rows: list[dict]) -> Table:
         pairs = [(row[side], f"{row['times'][row[side]] * 1e3:.3f}") for side in ("now", "fitted", "fastest")]
         where = (row["shape"], str(row["kernels"]), str(row["batch"]), "train" if row["train"] else "forward")
         out.add_row(*where, *(text for pair in pairs for text in pair), "yes" if row["held_out"] else "")
-    return out
-
-
-def summary(rows: list[Measured], held: list[bool], now: dict[str, float], fitted: dict[str, float]) -> list[dict]:
-    """How much slower than the fastest backend the choices are, on the shapes of the fit and on the others."""
-    out = []
-    for name, part in (("fitted to", False), ("held out", True)):
-        for grad in (False, True):
-            some = [row for row, h in zip(rows, held, strict=True) if h == part and row.problem.grad == grad]
-            sides = {side: losses(some, values) for side, values in (("now", now), ("fitted", fitted))}
-            for side, ratios in sides.items():
-                facts = {"shapes": name, "pass": "train" if grad else "forward", "constants": side}
-                out.append({**facts, "problems": len(ratios), "mean": mean(ratios), "worst": max(ratios)})
     return out
 
 

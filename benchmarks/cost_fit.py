@@ -125,3 +125,16 @@ def losses(rows: Iterable[Measured], values: Mapping[str, float]) -> list[float]
 def mean(ratios: list[float]) -> float:
     """The geometric mean."""
     return math.exp(sum(map(math.log, ratios)) / len(ratios))
+
+
+def summary(rows: list[Measured], held: list[bool], now: dict[str, float], fitted: dict[str, float]) -> list[dict]:
+    """How much slower than the fastest backend the choices are, on the shapes of the fit and on the others."""
+    out = []
+    for name, part in (("fitted to", False), ("held out", True)):
+        for grad in (False, True):
+            some = [row for row, h in zip(rows, held, strict=True) if h == part and row.problem.grad == grad]
+            sides = {side: losses(some, values) for side, values in (("now", now), ("fitted", fitted))}
+            for side, ratios in sides.items():
+                facts = {"shapes": name, "pass": "train" if grad else "forward", "constants": side}
+                out.append({**facts, "problems": len(ratios), "mean": mean(ratios), "worst": max(ratios)})
+    return out

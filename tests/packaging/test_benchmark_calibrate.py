@@ -82,8 +82,8 @@ def test_the_fit_finds_the_constants_that_made_the_times(monkeypatch):
     before = costs.constants()
     changes = {
         "MULTIPLY_ADD": 3.0,
-        "WEIGHT": 0.5,
-        "MIXED_WEIGHT": 4.0,
+        "WEIGHT": 0.3,
+        "MIXED_WEIGHT": 20.0,
         "VALUE": 2.0,
         "TRAIN.work": 0.7,
         "TRAIN.value": 1.5,

@@ -170,8 +170,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line, checked."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calibrate", description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--kernels", type=int, nargs="+", default=[1, 4, 8], metavar="K")
-    add("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N")
+    add("--kernels", type=int, nargs="+", default=[1, 4], metavar="K", help="default 1 4")
+    add("--batch", type=int, nargs="+", default=[1, 8, 32], metavar="N", help="default 1 8 32")
     add("--seconds", type=float, default=0.3, help=f"for each problem, but at least {ROUNDS} rounds (default 0.3)")
     add("--quick", action="store_true", help="a few small shapes: to see it work, not to fit anything by")
     add("--write", type=Path, metavar="FILE", help="write the fitted constants here, for DYNCONV_COSTS")
@@ -184,6 +184,8 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     for path in (args.write, args.json):
         if path is not None and not path.parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent}")
+        if path is not None and path.is_dir():
+            raise UserError(f"{path} is a folder, not a file")
     if os.environ.get("DYNCONV_BACKEND"):
         raise UserError("DYNCONV_BACKEND is set, so nothing is chosen: unset it")
     return args

@@ -118,6 +118,15 @@ def test_other_constants_hold_within_the_block_only():
     assert name_of(choose_backend(problem)) == before
 
 
+def test_what_is_far_from_the_best_is_timed_only_when_asked_for(monkeypatch):
+    monkeypatch.setattr(calibrate, "SKIP", 1)
+    row = calibrate.measure(calibrate.QUICK[0], 2, 2, False, 0)
+    [best] = row.times
+    assert best == name_of(choose_backend(row.problem)) == row.fastest
+    other = "gemm" if best != "gemm" else "grouped"
+    assert set(calibrate.measure(calibrate.QUICK[0], 2, 2, False, 0, other).times) == {best, other}
+
+
 def test_bounded_least_squares():
     torch.manual_seed(0)
     a, b = torch.randn(30, 8, dtype=torch.float64), torch.randn(30, dtype=torch.float64)
@@ -164,6 +173,7 @@ def test_a_bad_file_ends_the_import(tmp_path):
         (("--batch", "0"), "", "--kernels and --batch must be 1 or more"),
         (("--seconds", "nan"), "", "--seconds nan must be 0 or more"),
         (("--write", "nowhere/out.json"), "", "nowhere/out.json: there is no folder nowhere"),
+        (("--json", "."), "", ". is a folder, not a file"),
         ((), "grouped", "DYNCONV_BACKEND is set, so nothing is chosen: unset it"),
     ],
 )

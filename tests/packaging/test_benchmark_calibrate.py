@@ -97,8 +97,10 @@ def test_the_fit_finds_the_constants_that_made_the_times(monkeypatch):
                 # What all have in common must not matter.
                 rows.append(cost_fit.Measured(problem, {name: b.cost(problem) + 2e-5 for name, b in able.items()}))
     fitted = cost_fit.fit(rows)
+    # Without a C compiler nothing tells what mixing in cache takes, so that stays.
+    told = changes if any("native" in row.times for row in rows) else changes.keys() - {"MIXED_WEIGHT"}
     for name in changes:
-        assert fitted[name] == pytest.approx(truth[name], rel=0.1), name
+        assert fitted[name] == pytest.approx(truth[name] if name in told else before[name], rel=0.1), name
     assert fitted["CACHE"] == before["CACHE"]
     now, then = (cost_fit.losses(rows, values) for values in (before, fitted))
     assert cost_fit.mean(now) > 1.02 and cost_fit.mean(then) < 1.005

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -24,7 +26,13 @@ def supports(problem: Problem) -> str | None:
 
 def cost(problem: Problem) -> float:
     """The multiply-adds without padding, mixing in cache, and the order of the shared kernels."""
-    return costs.work(problem, costs.reached(problem)) + costs.kernels_in_cache(problem)
+    cost = costs.work(problem, costs.reached(problem)) + costs.kernels_in_cache(problem)
+    if problem.channels_last:
+        return cost
+    # Channels are made the last in memory, and the first again.
+    return cost + costs.passes(
+        problem, 2 * (problem.c_in * math.prod(problem.size) + problem.c_out * problem.positions)
+    )
 
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:

@@ -165,4 +165,3 @@ def _tap_stride(weight: Tensor) -> int:
 def _check(failed: int) -> None:
     if failed:
         raise MemoryError("not enough memory for a block of kernels")
-

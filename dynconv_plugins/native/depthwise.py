@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .calls import connections
 from .library import library
-from .op import out_size_of, rows_of
+from .op import operation, out_size_of, rows_of
 
 
 class _Depthwise(ctypes.Structure):
@@ -46,8 +46,7 @@ def _call(name: str, near: Tensor, rows: tuple[int, int], x: Tensor, other: Tens
     return out
 
 
-@torch.library.custom_op("dynconv::native_depthwise", mutates_args=(), device_types="cpu")
-def native_depthwise(
+def _convolved(
     x: Tensor,
     kernels: Tensor,
     kernel_size: list[int],
@@ -64,14 +63,12 @@ def native_depthwise(
     return y.unflatten(1, out_size).movedim(-1, 1)
 
 
-@native_depthwise.register_fake
-def _(x, kernels, kernel_size, stride, padding, dilation):
+def _convolved_fake(x, kernels, kernel_size, stride, padding, dilation):
     out_size = out_size_of(x.shape[2:], kernel_size, stride, padding, dilation)
     return x.new_empty(x.shape[0], *out_size, x.shape[1]).movedim(-1, 1)
 
 
-@torch.library.custom_op("dynconv::native_depthwise_backward", mutates_args=(), device_types="cpu")
-def native_depthwise_backward(
+def _gradients(
     grad: Tensor,
     x: Tensor,
     kernels: Tensor,
@@ -85,7 +82,7 @@ def native_depthwise_backward(
     """The gradients of x and of the kernels; empty where not asked for."""
     near, back = _neighbours(tuple(x.shape[2:]), *map(tuple, (kernel_size, stride, padding, dilation)))
     rows, kernels = rows_of(grad), kernels.contiguous()
-    grad_x = grad_kernels = x.new_empty(0)
+    grad_x, grad_kernels = x.new_empty(0), x.new_empty(0)
     if for_x:
         grad_x = x.new_empty(len(x), len(back), x.shape[1])
         _call("depthwise", back, (len(near), len(back)), rows, kernels, grad_x)
@@ -96,11 +93,9 @@ def native_depthwise_backward(
     return grad_x, grad_kernels
 
 
-@native_depthwise_backward.register_fake
-def _(grad, x, kernels, kernel_size, stride, padding, dilation, for_x, for_kernels):
-    none = x.new_empty(0)
-    grad_x = x.new_empty(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1) if for_x else none
-    return grad_x, kernels.new_empty(kernels.shape) if for_kernels else none
+def _gradients_fake(grad, x, kernels, kernel_size, stride, padding, dilation, for_x, for_kernels):
+    grad_x = x.new_empty(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1) if for_x else x.new_empty(0)
+    return grad_x, x.new_empty(kernels.shape if for_kernels else 0)
 
 
 def _setup(ctx, inputs, output) -> None:
@@ -110,8 +105,10 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor):
     needs = ctx.needs_input_grad[:2]
-    grads = native_depthwise_backward(grad, *ctx.saved_tensors, *ctx.geometry, *needs)
+    grads = _native_depthwise_backward(grad, *ctx.saved_tensors, *ctx.geometry, *needs)
     return *(g if needed else None for g, needed in zip(grads, needs, strict=True)), *(None,) * 4
 
 
-native_depthwise.register_autograd(_backward, setup_context=_setup)
+native_depthwise = operation("native_depthwise", _convolved, _convolved_fake)
+_native_depthwise_backward = operation("native_depthwise_backward", _gradients, _gradients_fake)
+torch.library.register_autograd("dynconv::native_depthwise", _backward, setup_context=_setup)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -20,7 +22,9 @@ def _factors(x: Tensor, weight: Tensor, given: tuple[Tensor | None, ...]) -> Fac
     batch, taps = len(x), math.prod(weight.shape[3:])
     widths = (len(weight), taps, x.shape[1], weight.shape[1])
     pairs = zip(given, widths, strict=True)
-    return tuple(x.new_ones(batch, n) if t is None else t.reshape(batch, n).contiguous() for t, n in pairs)
+    # Not x.new_ones: fastai's tensors have one of their own.
+    ones = functools.partial(torch.ones, dtype=x.dtype)
+    return tuple(ones(batch, n) if t is None else t.reshape(batch, n).contiguous() for t, n in pairs)
 
 
 def _calls(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int):
@@ -42,8 +46,18 @@ def out_size_of(size, kernel_size, stride, padding, dilation) -> tuple[int, ...]
     return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in every)
 
 
-@torch.library.custom_op("dynconv::native", mutates_args=(), device_types="cpu")
-def native(
+def operation(name: str, function: Callable, fake: Callable) -> Callable:
+    """Registers ``dynconv::name``, for CPUs, and returns it.
+
+    By torch's own steps, not by `torch.library.custom_op`: that imports the compiler on the first call, a second.
+    """
+    torch.library.define(f"dynconv::{name}", torch.library.infer_schema(function, mutates_args=()))
+    torch.library.impl(f"dynconv::{name}", "CPU", function)
+    torch.library.register_fake(f"dynconv::{name}", fake)
+    return getattr(torch.ops.dynconv, name).default
+
+
+def _native(
     x: Tensor,
     weight: Tensor,
     kernel: Tensor | None,
@@ -61,14 +75,12 @@ def native(
     return y.unflatten(1, out_size).movedim(-1, 1)
 
 
-@native.register_fake
-def _(x, weight, kernel, spatial, input, output, stride, padding, dilation, groups):
+def _native_fake(x, weight, kernel, spatial, input, output, stride, padding, dilation, groups):
     out_size = out_size_of(x.shape[2:], weight.shape[3:], stride, padding, dilation)
     return x.new_empty(x.shape[0], *out_size, weight.shape[1]).movedim(-1, 1)
 
 
-@torch.library.custom_op("dynconv::native_backward", mutates_args=(), device_types="cpu")
-def native_backward(
+def _gradients(
     grad: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -88,7 +100,7 @@ def native_backward(
     a, s, c, f = factors = _factors(x, weight, given)
     forth, back, _ = _calls(x, weight, stride, padding, dilation, groups)
     rows = rows_of(grad)
-    grads = [x.new_empty(0)] * 6
+    grads = [x.new_empty(0) for _ in range(6)]
     if for_x:
         # The same convolution with source and destination exchanged, and with them their factors.
         grads[0] = back().convolve(rows, (a, s, f, c)).unflatten(1, x.shape[2:]).movedim(-1, 1)
@@ -101,15 +113,16 @@ def native_backward(
     return tuple(grads)
 
 
-@native_backward.register_fake
-def _(grad, x, weight, kernel, spatial, input, output, stride, padding, dilation, groups, for_x, for_rest):
-    none = x.new_empty(0)
-    grads = [none] * 6
+def _gradients_fake(
+    grad, x, weight, kernel, spatial, input, output, stride, padding, dilation, groups, for_x, for_rest
+):
+    grads = [x.new_empty(0) for _ in range(6)]
     if for_x:
         grads[0] = x.new_empty(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
     if for_rest:
         grads[1] = torch.empty_like(weight)
-        grads[2:] = [none if t is None else t.new_empty(t.shape) for t in (kernel, spatial, input, output)]
+        given = (kernel, spatial, input, output)
+        grads[2:] = [x.new_empty(0 if t is None else t.shape) for t in given]
     return tuple(grads)
 
 
@@ -120,8 +133,10 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor):
     needs = ctx.needs_input_grad[:6]
-    grads = native_backward(grad, *ctx.saved_tensors, *ctx.geometry, needs[0], any(needs[1:]))
+    grads = _native_backward(grad, *ctx.saved_tensors, *ctx.geometry, needs[0], any(needs[1:]))
     return *(g if needed else None for g, needed in zip(grads, needs, strict=True)), *(None,) * 4
 
 
-native.register_autograd(_backward, setup_context=_setup)
+native = operation("native", _native, _native_fake)
+_native_backward = operation("native_backward", _gradients, _gradients_fake)
+torch.library.register_autograd("dynconv::native", _backward, setup_context=_setup)

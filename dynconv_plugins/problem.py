@@ -77,6 +77,11 @@ class Problem:
                 f"expected x [B, C_in, *S] with 1 to 3 spatial dimensions and weight [K, C_out, C_in/groups, *kernel], "
                 f"got {list(x.shape)} and {list(weight.shape)}"
             )
+        if x.dtype != weight.dtype or x.device != weight.device:
+            raise ValueError(
+                f"x is {x.dtype} on {x.device}, weight is {weight.dtype} on {weight.device}: "
+                f"bring both to one type and device"
+            )
         kernels, c_out, c_in_g, *kernel_size = weight.shape
         batch, c_in, *size = x.shape
         if c_in != c_in_g * groups or c_out % groups:

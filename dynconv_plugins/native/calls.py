@@ -54,7 +54,8 @@ def scratch(use: str, size: int, dtype: torch.dtype) -> Tensor:
     """
     kept = _memory.__dict__
     if (use, dtype) not in kept or kept[use, dtype].numel() < size:
-        kept[use, dtype] = torch.empty(size, dtype=dtype)
+        with torch.inference_mode(False):  # or it could not be written to outside of it
+            kept[use, dtype] = torch.empty(size, dtype=dtype)
     return kept[use, dtype][:size]
 
 
@@ -66,7 +67,7 @@ class Call:
     """One direction through a convolution: `weight` is read as ``[K, groups, out, in, taps]``.
 
     Args:
-        weight: The K kernels, ``[K, C_out, C_in / groups, *kernel_size]``, in any order in memory.
+        weight: The K kernels, ``[K, C_out, C_in / groups, *kernel_size]``, in any order; all else is of its type.
         groups: Of the convolution.
         read, written, start: From `connections`.
         batch: Samples.

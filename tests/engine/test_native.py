@@ -119,6 +119,20 @@ def test_refuses():
     assert dc.dynamic_conv(x.to("meta"), weight.to("meta"), dc.Attention(*meta)).shape == (3, 4, 3, 3)
 
 
+def test_memory_kept_from_inference_serves_training():
+    case = Case("2d", (5, 5), (3, 3), 5, 2, 9, 11, padding=1)
+    x, weight, attention, _ = inputs(case)
+    with torch.inference_mode(), dc.backend("native"):
+        dc.dynamic_conv(x, weight, attention, padding=1)
+    assert_close(run("native", case, torch.float64), run("reference", case, torch.float64), 1e-10)
+
+
+def test_types_must_agree():
+    x, weight, attention, _ = inputs(CASES[0], torch.float32)
+    with pytest.raises(ValueError, match="x is torch.float32 on cpu, weight is torch.float64 on cpu"):
+        dc.dynamic_conv(x, weight.double(), attention, padding=1)
+
+
 SCRIPT = """
 import torch, dynconv_plugins as dc
 from dynconv_plugins.native.library import unavailable

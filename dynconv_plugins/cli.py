@@ -16,6 +16,10 @@ COMMANDS = {
     "data": ("dynconv_plugins.datasets.cli", "make or prepare data sets"),
     "convert": ("dynconv_plugins.checkpoints.cli", "turn weights from elsewhere into a model's"),
     "demo": ("dynconv_plugins.demo.cli", "train static and dynamic networks with all three hosts"),
+    "study": ("dynconv_plugins.study.cli", "run a plan: tasks x models x seeds, each by its host's own trainer"),
+    "report": ("dynconv_plugins.report.cli", "draw a study's page, tables and figures"),
+    "explain": ("dynconv_plugins.inspection.explain_cli", "show what every layer's attention did for one input"),
+    "models": ("dynconv_plugins.inspection.models_cli", "list the registered models with their costs"),
 }
 
 

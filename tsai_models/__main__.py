@@ -32,6 +32,13 @@ def _positive(kind: type, least: float = 0.0):
     return convert
 
 
+def _nonnegative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 on")
+    return value
+
+
 def _assignment(text: str) -> tuple[str, object]:
     name, equals, word = text.partition("=")
     if not (equals and name.isidentifier()):
@@ -55,16 +62,25 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument(
         "--folds", type=_positive(int, 1), help="stratified folds of all series; default: the official split"
     )
+    t.add_argument("--fold", type=int, metavar="K", help="train only this one of --folds, from 0")
     t.add_argument("--seeds", type=_positive(int), help="runs on the official split (default 1)")
     t.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
     t.add_argument("--data", metavar="DIR", help="holds UCR/ or the data sets; default $DYNCONV_DATA, else ./data")
     t.add_argument("--out", metavar="DIR", type=Path, help="default runs/tsai/<arch>-<dataset>-<split>")
     t.add_argument("--overwrite", action="store_true", help="forget earlier results in --out")
-    t.add_argument("--recipe", default="one-cycle", help="one-cycle (default) or study, its Table 1")
+    t.add_argument("--recipe", default="one-cycle", help="one-cycle (default), study (its Table 1), or strong")
     t.add_argument("--epochs", type=_positive(int), help="instead of the recipe's")
     t.add_argument("--pretrain-epochs", type=_positive(int), help="of the twin of a Net*_DCNN; default as --epochs")
     t.add_argument("--lr", type=_positive(float), help="instead of the recipe's")
     t.add_argument("--batch-size", type=_positive(int), help="instead of the recipe's")
+    for name, says in (
+        ("label-smoothing", "share of the target spread over all classes"),
+        ("augment", "strength of the random changes of training series; 1 is light, 0 none"),
+        ("mixup", "parameter of the Beta distribution that mixes pairs of series; 0 is none"),
+        ("ema", "decay of the average over the weights that is kept, e.g. 0.99; 0 is none"),
+        ("holdout", "part of the training series held out for validation, e.g. 0.1; 0 is none"),
+    ):
+        t.add_argument(f"--{name}", type=_nonnegative, metavar="X", help=f"{says}; default the recipe's")
     t.add_argument(
         "--temperature-epochs",
         type=_positive(float),
@@ -112,8 +128,9 @@ def train(args: argparse.Namespace) -> int:
 
     from dynconv_plugins import registry
 
+    from .job import Job
     from .recipes import RECIPES
-    from .train import Job, run
+    from .train import run
 
     if args.recipe not in RECIPES:
         raise UnknownName("recipe", args.recipe, RECIPES)
@@ -121,7 +138,8 @@ def train(args: argparse.Namespace) -> int:
         registry.get(args.operator)
     if args.folds and args.seeds:
         raise UserError("--folds and --seeds exclude each other: folds use all series, seeds repeat the official split")
-    overrides = {"epochs": args.epochs, "lr": args.lr, "batch_size": args.batch_size}
+    numbers = ("epochs", "lr", "batch_size", "label_smoothing", "augment", "mixup", "ema", "holdout")
+    overrides = {name: value for name in numbers if (value := getattr(args, name)) is not None}
     operator_args = {"num_kernels": args.num_kernels, "reduction": args.reduction, "where": args.where}
     operator_args = {k: v for k, v in operator_args.items() if v is not None}
     for name, value in args.operator_arg:
@@ -131,12 +149,13 @@ def train(args: argparse.Namespace) -> int:
     job = Job(
         arch=args.arch,
         dataset=args.dataset,
-        recipe=replace(RECIPES[args.recipe], **{k: v for k, v in overrides.items() if v is not None}),
+        recipe=replace(RECIPES[args.recipe], **overrides),
         pretrain_epochs=args.pretrain_epochs,
         static=args.static,
         operator=args.operator,
         operator_args=operator_args,
         folds=args.folds,
+        fold=args.fold,
         seed=args.seed,
         temperature_epochs=args.temperature_epochs,
     )
@@ -146,7 +165,10 @@ def train(args: argparse.Namespace) -> int:
     except (RuntimeError, AssertionError):
         raise UserError(f"no device '{args.device}' here; leave --device out to use what there is") from None
     name = "-".join(filter(None, (args.arch, args.operator, "static" if args.static else "", args.dataset)))
-    out = args.out or Path("runs/tsai") / f"{name}-{f'{args.folds}folds' if args.folds else 'official'}"
+    split = f"{args.folds}folds" if args.folds else "official"
+    if args.fold is not None:
+        split += f"-fold{args.fold}"
+    out = args.out or Path("runs/tsai") / f"{name}-{split}"
     return run(job, args.seeds or 1, args.data, out, device, args.overwrite)
 
 

@@ -91,3 +91,32 @@ def splits(series: Series, folds: int | None, runs: int) -> list[tuple[list[int]
         # A class of fewer members than folds is absent from some test folds: stratified as far as it goes.
         warnings.filterwarnings("ignore", message="The least populated class")
         return [(a.tolist(), b.tolist()) for a, b in splitter.split(np.zeros(len(series.y)), series.y)]
+
+
+def hold_out(series: Series, train: list[int], part: float) -> tuple[list[int], list[int]]:
+    """Parts a training split in two: what is trained on, and a stratified validation part, the same for every seed.
+
+    Each class gives its share of `part`, rounded so that the whole is right, and keeps a series for training: small
+    classes may have none in the validation part.
+
+    Args:
+        series: The data set.
+        train: Indices of the training series.
+        part: Which part of them is held out, above 0 and below 1.
+
+    Raises:
+        UserError: If that is not a single series.
+    """
+    rng = np.random.default_rng(FOLD_SEED)
+    members = [[i for i in train if series.y[i] == c] for c in np.unique(series.y[train])]
+    shares = np.array([part * len(m) for m in members])
+    most = np.array([len(m) - 1 for m in members])
+    counts = np.minimum(np.floor(shares).astype(int), most)
+    # The largest remainders are rounded up; chance decides between equal ones.
+    order = np.argsort(-(shares - counts) + 1e-6 * rng.random(len(members)))
+    for k in order[counts[order] < most[order]][: max(0, round(part * len(train)) - int(counts.sum()))]:
+        counts[k] += 1
+    held = sorted(i for m, n in zip(members, counts, strict=True) for i in rng.permutation(m)[:n].tolist())
+    if not held:
+        raise UserError(f"a holdout of {part:g} of {len(train)} training series holds out none: raise --holdout")
+    return sorted(set(train) - set(held)), held

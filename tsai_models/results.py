@@ -6,7 +6,11 @@ import csv
 import io
 import json
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -16,6 +20,28 @@ from torch import Tensor
 from dynconv_plugins.errors import UserError
 
 HISTORY = ("run", "epoch", "train_loss", "valid_loss", "accuracy", "stage")
+
+
+@dataclass
+class Run:
+    """What one training leaves.
+
+    Attributes:
+        row: Of the table: loss (cross-entropy) and accuracy on the test series, seconds, epochs trained, and
+            ``kept_epoch``, whose weights count.
+        history: By epochs; the validation columns are of the held-out part, or of the test series if there is none.
+        state: The weights that count, on the CPU.
+        truth: Class numbers of the test series ``[N]``.
+        predicted: What the network says ``[N]``.
+        classes: Names of the classes.
+    """
+
+    row: dict
+    history: list[dict]
+    state: dict[str, Tensor]
+    truth: np.ndarray
+    predicted: np.ndarray
+    classes: np.ndarray
 
 
 def write(path: Path, content: bytes) -> None:
@@ -30,9 +56,11 @@ def write(path: Path, content: bytes) -> None:
 
 
 class Results:
-    """The folder of one command: ``results.json``, ``history.csv`` and ``model.pth``, the last run's state dict.
+    """The folder of one command.
 
-    The history has a column more for each thing that callbacks log.
+    ``results.json``; ``history.csv``, with a column more for each thing that callbacks log; ``model.pth``, the last
+    run's state dict; and ``predictions.npz`` with ``truth`` and ``predicted`` class numbers of the test series and the
+    names, ``classes``. Of several runs, each has its own arrays, ``truth_0`` and so on.
 
     Args:
         out: The folder; made if needed.
@@ -40,7 +68,7 @@ class Results:
         overwrite: Forget what is there.
 
     Attributes:
-        rows: Finished runs by their number: loss, accuracy, seconds.
+        rows: Finished runs by their number, see :class:`Run`.
 
     Raises:
         UserError: If the folder holds results of another configuration, or damaged ones.
@@ -50,6 +78,7 @@ class Results:
         self.out, self.config = out, config
         self.rows: dict[int, dict] = {}
         self.history: list[dict] = []
+        self.predictions: dict[str, np.ndarray] = {}
         if (out / "results.json").is_file() and not overwrite:
             self._read()
         try:
@@ -64,7 +93,9 @@ class Results:
             rows = {int(row["run"]): row for row in stored["rows"]}
             with open(self.out / "history.csv", newline="") as f:
                 history = [row for row in csv.DictReader(f) if int(row["run"]) in rows]
-        except (ValueError, KeyError, TypeError, OSError):
+            with np.load(self.out / "predictions.npz") as f:
+                predictions = {name: f[name] for name in f}
+        except (ValueError, KeyError, TypeError, OSError, EOFError, BadZipFile):
             raise UserError(f"the results in {self.out} are damaged: add --overwrite or choose another --out") from None
         ours = json.loads(json.dumps(self.config))
         for key in [*ours, *theirs]:
@@ -73,15 +104,14 @@ class Results:
                     f"{self.out} holds results with {key} {theirs.get(key)}, not {ours.get(key)}: "
                     "choose another --out, or add --overwrite"
                 )
-        self.rows, self.history = rows, history
+        self.rows, self.history, self.predictions = rows, history, predictions
 
-    def add(self, run: int, row: dict, history: list[dict], state: dict[str, Tensor]) -> None:
-        """Takes in a finished run and writes all three files, ``results.json`` last: it says which runs count."""
-        self.rows[run] = {"run": run, **row}
-        self.history += [{"run": run, **h} for h in history]
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write(self.out / "model.pth", buffer.getvalue())
+    def add(self, number: int, run: Run) -> None:
+        """Takes in a finished run and writes all files, ``results.json`` last: it says which runs count."""
+        self.rows[number] = {"run": number, **run.row}
+        self.history += [{"run": number, **h} for h in run.history]
+        write(self.out / "model.pth", _bytes(torch.save, run.state))
+        self._predict(number, run)
         text = io.StringIO()
         columns = dict.fromkeys([*HISTORY, *(key for h in self.history for key in h)])
         writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -91,6 +121,21 @@ class Results:
         rows = [self.rows[k] for k in sorted(self.rows)]
         content = {"config": self.config, "rows": rows, **summary(rows)}
         write(self.out / "results.json", (json.dumps(content, indent=2) + "\n").encode())
+
+    def _predict(self, number: int, run: Run) -> None:
+        first = next(iter(self.rows))
+        for name in ("truth", "predicted"):
+            if len(self.rows) > 1 and name in self.predictions:
+                self.predictions[f"{name}_{first}"] = self.predictions.pop(name)
+            self.predictions[name if len(self.rows) == 1 else f"{name}_{number}"] = getattr(run, name)
+        self.predictions["classes"] = run.classes
+        write(self.out / "predictions.npz", _bytes(lambda arrays, f: np.savez(f, **arrays), self.predictions))
+
+
+def _bytes(save: Callable[[Any, io.BytesIO], object], content: Any) -> bytes:
+    buffer = io.BytesIO()
+    save(content, buffer)
+    return buffer.getvalue()
 
 
 def summary(rows: list[dict]) -> dict[str, float]:

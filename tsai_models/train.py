@@ -7,14 +7,18 @@ import math
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from fastai.basics import noop
+from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
 from rich.console import Console
-from torch import nn
 from tqdm.auto import tqdm
 from tsai.data.core import TSClassification, get_ts_dls
 from tsai.data.preprocessing import TSStandardize
@@ -24,72 +28,14 @@ from tsai.models.utils import build_ts_model
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
-from .archs import ARCHS, DynamicArch, build, find, parameters, twin_of
+from .archs import DynamicArch, build, parameters
+from .augment import transforms
 from .callbacks import BudgetCallback, EpochBar, TemperatureCallback
-from .data import Series, load, splits
+from .data import Series, hold_out, load, splits
+from .job import Job
 from .recipes import Recipe
-from .results import Results, table
+from .results import Results, Run, table
 from .transfer import pretrain
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one command trains.
-
-    Attributes:
-        arch: Name of the architecture, ours or tsai's.
-        dataset: Name of the data set.
-        recipe: How to train.
-        pretrain_epochs: Epochs of the twin before (the static twin trained in its stead gets them on top).
-        static: Train the static twin of `arch` instead.
-        operator: Make a static architecture dynamic, or use this operator in one of ours.
-        operator_args: The operator's own arguments, and ``where``.
-        folds: Number of stratified folds; None is the official split.
-        seed: Of the first run; the others count up from it.
-        temperature_epochs: How long the temperature falls; None is 10 epochs, or half of fewer than 20.
-    """
-
-    arch: str
-    dataset: str
-    recipe: Recipe
-    pretrain_epochs: int | None = None
-    static: bool = False
-    operator: str | None = None
-    operator_args: dict = field(default_factory=dict)
-    folds: int | None = None
-    seed: int = 0
-    temperature_epochs: float | None = None
-
-    def resolve(self) -> tuple[object, dict, int, int]:
-        """The architecture to build, its arguments, and the epochs of pre-training and of the training proper.
-
-        Raises:
-            UserError: If the choices contradict each other.
-        """
-        arch, entry = find(self.arch), ARCHS.get(self.arch)
-        dynamic = entry is not None and entry.twin is not None
-        pretrained = dynamic and entry.pretrained
-        before = self.recipe.epochs if self.pretrain_epochs is None else self.pretrain_epochs
-        if self.pretrain_epochs is not None and not pretrained:
-            raise UserError(f"--pretrain-epochs is for the Net*_DCNN, not for {self.arch}")
-        if self.static:
-            if not dynamic:
-                raise UserError(f"{self.arch} has no dynamic convolution: leave --static out")
-            if self.operator or self.operator_args:
-                raise UserError("--static has no operator: leave out --operator and its options")
-            # The dynamic network sees the data in both stages; its twin must see them as often to be comparable.
-            return twin_of(arch), {}, 0, self.recipe.epochs + (before if pretrained else 0)
-        options = dict(self.operator_args)
-        where = {"where": options.pop("where")} if "where" in options else {}
-        if dynamic:
-            chosen = {"operator": self.operator} if self.operator else {}
-            config = {**chosen, **where, "operator_args": options}
-            return arch, config, before if pretrained else 0, self.recipe.epochs
-        if self.operator:
-            return DynamicArch(arch, self.operator, **where, **options), {}, 0, self.recipe.epochs
-        if self.operator_args:
-            raise UserError(f"{self.arch} is static: add --operator to make it dynamic")
-        return arch, {}, 0, self.recipe.epochs
 
 
 @contextlib.contextmanager
@@ -103,58 +49,72 @@ def _building(arch) -> Iterator[None]:
         raise UserError(f"{arch.__name__} cannot be built that way: {str(e).splitlines()[0] if str(e) else e!r}") from e
 
 
-def loaders(series: Series, split: tuple[list[int], list[int]], batch_size: int, device: torch.device):
-    """tsai's data loaders, each series standardised by itself; the second one is the test set."""
+def loaders(series: Series, split: tuple[list[int], ...], batch_size: int, device: torch.device, augment: float = 0.0):
+    """tsai's data loaders of the training series, the held-out part if the split has three, and the test series.
+
+    Each series is standardised by itself; the training series then change at random as `augment` says.
+    """
     # tsai drops an incomplete last batch, which must not be the only one.
     bs = min(batch_size, len(split[0]))
     # tsai 1.0 counts test series in the smallest integer type, where "position + batch size" overflows for up to 255
     # of them and leaves an empty last batch, whose loss is not a number. One batch is safe.
-    test_bs = len(split[1]) if len(split[1]) <= 1024 else 2 * bs
     return get_ts_dls(
         series.X,
         series.y,
         splits=split,
         tfms=[None, TSClassification()],
-        batch_tfms=TSStandardize(by_sample=True),
-        bs=[bs, test_bs],
+        batch_tfms=[TSStandardize(by_sample=True), *transforms(augment)],
+        bs=[bs, *(len(part) if len(part) <= 1024 else 2 * bs for part in split[1:])],
         device=device,
     )
 
 
+def fit(learn: Learner, recipe: Recipe, epochs: int, label: str, folder: Path) -> list[dict]:
+    """Trains by the recipe, which leaves the learner with the weights that count; the history by epochs."""
+    learn.model_dir = folder.resolve()
+    with learn.no_bar(), learn.no_logging(), learn.added_cbs(EpochBar(label)):
+        recipe.fit(learn, epochs)
+    # The names begin with the epoch and end with the time, which are no values.
+    return [dict(zip(learn.recorder.metric_names[1:-1], row, strict=True)) for row in learn.recorder.values]
+
+
 def train_once(
-    job: Job, series: Series, split: tuple[list[int], list[int]], seed: int, label: str, device: torch.device
-) -> tuple[dict, list[dict], nn.Module]:
-    """One run: the row of the table, the history by epochs, and the model after the last epoch."""
+    job: Job, series: Series, split: tuple[list[int], list[int]], seed: int, label: str, device: torch.device, out: Path
+) -> Run:
+    """Trains one fold or seed, then predicts its test series, once."""
     arch, config, before, epochs = job.resolve()
+    recipe = job.recipe
     set_seed(seed, reproducible=True)
-    dls = loaders(series, split, job.recipe.batch_size, device)
+    parts = (*hold_out(series, split[0], recipe.holdout), split[1]) if recipe.holdout else split
+    dls = loaders(series, parts, recipe.batch_size, device, recipe.augment)
     history: list[dict] = []
     started = time.perf_counter()
 
-    def fit(learn, n: int, stage: str) -> None:
-        with learn.no_bar(), learn.no_logging(), learn.added_cbs(EpochBar(f"{label}{stage}")):
-            job.recipe.fit(learn, n)
-        for values in learn.recorder.values:
-            # The names begin with the epoch and end with the time, which are no values.
-            row = dict(zip(learn.recorder.metric_names[1:-1], values, strict=True))
-            history.append({"epoch": len(history) + 1, **row, "stage": "twin" if stage else "main"})
+    def stage(name: str, learn: Learner, n: int) -> int:
+        rows = fit(learn, recipe, n, label if name == "main" else f"{label} ({name})", out)
+        first = len(history)
+        history.extend({"epoch": first + i, **row, "stage": name} for i, row in enumerate(rows, 1))
+        return first + recipe.kept([row["valid_loss"] for row in rows])
 
     with _building(arch):
         if before:
-            model = pretrain(
-                arch, dls, before, metrics=accuracy, arch_config=config, fit=lambda learn: fit(learn, before, " (twin)")
-            )
+            twin = partial(stage, "twin", n=before)
+            model = pretrain(arch, dls, before, metrics=accuracy, arch_config=config, fit=twin)
         else:
             model = build_ts_model(arch, dls=dls, device=device, **config)
         falling = min(10.0, epochs / 2) if job.temperature_epochs is None else job.temperature_epochs
         schedule = dc.LinearTemperature(epochs=falling)
         learn = ts_learner(dls, model, metrics=accuracy, cbs=[TemperatureCallback(schedule), BudgetCallback()])
-    fit(learn, epochs, "")
+    kept = stage("main", learn, epochs)
     with learn.no_bar(), learn.no_logging():
-        loss, acc = learn.validate()
+        logits, truth = learn.get_preds(dl=dls.loaders[-1], act=noop)
+    loss, predicted = F.cross_entropy(logits, truth).item(), logits.argmax(1)
     if not math.isfinite(loss):
         raise UserError(f"{label}: the loss is no longer a number; lower --lr")
-    return {"loss": loss, "accuracy": acc, "seconds": time.perf_counter() - started}, history, learn.model
+    row = {"loss": loss, "accuracy": (predicted == truth).double().mean().item()}
+    row |= {"seconds": time.perf_counter() - started, "epochs": len(history), "kept_epoch": kept}
+    state = {k: v.cpu() for k, v in learn.model.state_dict().items()}
+    return Run(row, history, state, truth.numpy(), predicted.numpy(), np.array(dls.vocab, dtype=str))
 
 
 def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, overwrite: bool = False) -> int:
@@ -169,23 +129,29 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
         count = parameters(build(arch, series.X.shape[1], series.classes, series.X.shape[2], **config))
     results = Results(out, {**described, "parameters": count}, overwrite)
     name = arch.__name__ + (f" ({arch.operator})" if isinstance(arch, DynamicArch) else "")
-    todo = [i for i in range(len(pairs)) if i not in results.rows]
+    numbers = range(len(pairs)) if job.fold is None else [job.fold]
+    todo = [i for i in numbers if i not in results.rows]
     stages = f"{before} epochs of the static twin, then {epochs}" if before else f"{epochs} epochs"
-    print(f"{name} on {job.dataset}: {count:,} parameters, {stages}, {len(pairs)} {unit}s, {device}", file=sys.stderr)
-    if len(todo) < len(pairs):
-        print(f"{len(pairs) - len(todo)} of {len(pairs)} {unit}s were finished before and are kept", file=sys.stderr)
+    total = f"{len(numbers)} {unit}s" if job.fold is None else f"fold {job.fold} of {job.folds}"
+    print(f"{name} on {job.dataset}: {count:,} parameters, {stages}, {total}, {device}", file=sys.stderr)
+    if len(todo) < len(numbers):
+        print(
+            f"{len(numbers) - len(todo)} of {len(numbers)} {unit}s were finished before and are kept", file=sys.stderr
+        )
     try:
         for i in todo:
             label = f"{unit} {i}"
-            row, history, model = train_once(job, series, pairs[i], job.seed + i, label, device)
-            results.add(i, row, history, {k: v.cpu() for k, v in model.state_dict().items()})
-            done = f"accuracy {row['accuracy']:.3f}, loss {row['loss']:.3f}, {row['seconds']:.1f} s"
+            finished = train_once(job, series, pairs[i], job.seed + i, label, device, out)
+            results.add(i, finished)
+            row = finished.row
+            kept = f", epoch {row['kept_epoch']} of {row['epochs']} kept" if job.recipe.best else ""
+            done = f"accuracy {row['accuracy']:.3f}, loss {row['loss']:.3f}{kept}, {row['seconds']:.1f} s"
             tqdm.write(f"{label}: {done}", file=sys.stderr)
     except KeyboardInterrupt:
-        kept = f"{len(results.rows)} of {len(pairs)} {unit}s are kept in {out}; the same command continues"
+        kept = f"{len(results.rows)} of {len(numbers)} {unit}s are kept in {out}; the same command continues"
         print(f"\ninterrupted: {kept}", file=sys.stderr)
         return 130
     split = "official split" if job.folds is None else f"{job.folds} stratified folds"
-    Console().print(table([results.rows[i] for i in range(len(pairs))], f"{name}, {job.dataset}, {split}", unit))
+    Console().print(table([results.rows[i] for i in numbers], f"{name}, {job.dataset}, {split}", unit))
     print(f"written to {out}", file=sys.stderr)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from .recompute import backward_pass
@@ -27,6 +28,9 @@ class Budget(nn.Module):
     The gradient is added where the mask is used, so no trainer has to know of it. It is that of a loss which the
     trainer neither scales nor divides: with a float16 gradient scaler set `loss_scale` to the scaler's value before
     each step (bfloat16 needs nothing), and when gradients are accumulated over n batches to n times less.
+
+    Where several processes train one model the mean is that over all their samples, as one process with the whole
+    batch would have it: each training forward then exchanges one number per operator, so all ranks have to run it.
 
     Reentrant activation checkpointing has no gradient in its forward, so that the ramp does not advance there: use
     ``use_reentrant=False``.
@@ -70,12 +74,24 @@ class Budget(nn.Module):
         # Activation checkpointing repeats a forward, which has been counted.
         step = self.step - 1 if backward_pass() >= 0 else self.step
         part = (step / self.ramp).clamp(0.0, 1.0) if self.ramp else 1.0
-        rate = mask.float().mean()
+        rate = self._shared(mask.float().mean())
         loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * zeta.float().abs().sum() / samples
         # New tensors, not changed ones: a compiled backward may read the old step once more.
         self.step = step + 1
         self.mask_rate, self.budget_loss = rate.detach(), loss.detach()
         return _Joined.apply(mask, loss, self.loss_scale)
+
+    def _shared(self, rate: Tensor) -> Tensor:
+        """The mean of `rate` over the processes, with the gradient of this one's: the trainer averages gradients."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return rate
+        if backward_pass() >= 0:
+            # Repeated by activation checkpointing, amid the exchange of gradients: what the forward found still holds.
+            mean = self.mask_rate
+        else:
+            mean = rate.detach() / dist.get_world_size()
+            dist.all_reduce(mean)
+        return mean + (rate - rate.detach())
 
 
 def budget(model: nn.Module) -> dict[str, float]:

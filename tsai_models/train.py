@@ -79,14 +79,13 @@ def fit(learn: Learner, recipe: Recipe, epochs: int, label: str, folder: Path) -
 
 
 def train_once(
-    job: Job, series: Series, split: tuple[list[int], list[int]], seed: int, label: str, device: torch.device, out: Path
+    job: Job, series: Series, split: tuple[list[int], ...], seed: int, label: str, device: torch.device, out: Path
 ) -> Run:
     """Trains one fold or seed, then predicts its test series, once."""
     arch, config, before, epochs = job.resolve()
     recipe = job.recipe
     set_seed(seed, reproducible=True)
-    parts = (*hold_out(series, split[0], recipe.holdout), split[1]) if recipe.holdout else split
-    dls = loaders(series, parts, recipe.batch_size, device, recipe.augment)
+    dls = loaders(series, split, recipe.batch_size, device, recipe.augment)
     history: list[dict] = []
     started = time.perf_counter()
 
@@ -123,13 +122,15 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
     series = load(job.dataset, data, out / "data")
     unit = "seed" if job.folds is None else "fold"
     described = asdict(job) | {"series": len(series.y), "classes": series.classes}
-    pairs = splits(series, job.folds, runs)
+    parts = splits(series, job.folds, runs)
+    if job.recipe.holdout:
+        parts = [(*hold_out(series, train, job.recipe.holdout), test) for train, test in parts]
     with _building(arch):
         # Before anything is written: what cannot be built must not leave a folder behind.
         count = parameters(build(arch, series.X.shape[1], series.classes, series.X.shape[2], **config))
     results = Results(out, {**described, "parameters": count}, overwrite)
     name = arch.__name__ + (f" ({arch.operator})" if isinstance(arch, DynamicArch) else "")
-    numbers = range(len(pairs)) if job.fold is None else [job.fold]
+    numbers = range(len(parts)) if job.fold is None else [job.fold]
     todo = [i for i in numbers if i not in results.rows]
     stages = f"{before} epochs of the static twin, then {epochs}" if before else f"{epochs} epochs"
     total = f"{len(numbers)} {unit}s" if job.fold is None else f"fold {job.fold} of {job.folds}"
@@ -141,7 +142,7 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
     try:
         for i in todo:
             label = f"{unit} {i}"
-            finished = train_once(job, series, pairs[i], job.seed + i, label, device, out)
+            finished = train_once(job, series, parts[i], job.seed + i, label, device, out)
             results.add(i, finished)
             row = finished.row
             kept = f", epoch {row['kept_epoch']} of {row['epochs']} kept" if job.recipe.best else ""

@@ -1,11 +1,15 @@
 """Small real learners: sine waves whose class is their frequency, easily learned in seconds."""
 
 import os
+import sys
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+
+from dynconv_plugins.errors import run_cli
+from tsai_models.__main__ import main
 
 
 def waves(n: int = 48, classes: int = 3, length: int = 40, variables: int = 1, seed: int = 0):
@@ -46,3 +50,27 @@ def archive(tmp_path):
         rows = ["\t".join([label[1:], *(f"{v:.6f}" for v in x[0])]) for x, label in zip(X[part], y[part], strict=True)]
         (folder / f"Waves_{name}.tsv").write_text("\n".join(rows) + "\n")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def cli(monkeypatch, capsys, tmp_path):
+    """Runs the command in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DYNCONV_DATA", raising=False)
+
+    def run(*args: str):
+        monkeypatch.setattr(sys, "argv", ["tsai_models", *args])
+        with pytest.raises(SystemExit) as e:
+            run_cli(main)
+        out, err = capsys.readouterr()
+        return e.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def train(cli, archive):
+    def run(*args: str, arch: str = "Net1_CNN", dataset: str = "Waves"):
+        return cli("train", "--arch", arch, "--dataset", dataset, "--data", str(archive), "--batch-size", "12", *args)
+
+    return run

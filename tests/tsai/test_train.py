@@ -15,39 +15,14 @@ import torch
 
 import tsai_models.train as training
 from dynconv_plugins import datasets
-from dynconv_plugins.errors import UserError, run_cli
+from dynconv_plugins.errors import UserError
 from tsai_models import ARCHS
-from tsai_models.__main__ import main
 from tsai_models.archs import build
 from tsai_models.data import Series, load, splits
 from tsai_models.results import summary
 
 ROOT = Path(__file__).parents[2]
 REAL = datasets.find().get("ucr")
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys, tmp_path):
-    """Runs the command in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("DYNCONV_DATA", raising=False)
-
-    def run(*args: str):
-        monkeypatch.setattr(sys, "argv", ["tsai_models", *args])
-        with pytest.raises(SystemExit) as e:
-            run_cli(main)
-        out, err = capsys.readouterr()
-        return e.value.code, out, err
-
-    return run
-
-
-@pytest.fixture
-def train(cli, archive):
-    def run(*args: str, arch: str = "Net1_CNN", dataset: str = "Waves"):
-        return cli("train", "--arch", arch, "--dataset", dataset, "--data", str(archive), "--batch-size", "12", *args)
-
-    return run
 
 
 def read(out: Path):

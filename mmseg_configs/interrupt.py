@@ -8,6 +8,8 @@ import sys
 import threading
 from pathlib import Path
 
+import torch
+from mmengine import dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -18,6 +20,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @HOOKS.register_module(force=True)
 class InterruptHook(Hook):
     """Saves ``iter_N.pth`` when the process is told to stop, and exits with 130; a second signal stops at once.
+
+    Where several processes train, all of them end after the same iteration, the first that any of them can agree on.
 
     For iteration-based loops; with others signals keep their usual meaning. ``mim train`` itself kills mmseg's script
     a quarter of a second after Ctrl-C, often before the iteration ends: then the last regular checkpoint is what
@@ -60,12 +64,16 @@ class InterruptHook(Hook):
             signal.signal(*self._before.popitem())
 
     def _leave(self, runner: Runner, done: int) -> None:
-        if not self._asked:
+        asked = torch.tensor(float(self._asked))
+        dist.all_reduce(asked, "max")
+        if not asked:
             return
         name = f"iter_{done}.pth"
         meta = {"epoch": runner.epoch, "iter": done}
         runner.save_checkpoint(runner.work_dir, name, meta=meta, by_epoch=False)
         path = Path(runner.work_dir) / name
-        (path.parent / "last_checkpoint").write_text(str(path))
-        print(f"interrupted: saved {path}; continue with --resume", file=sys.stderr)
+        if dist.is_main_process():
+            (path.parent / "last_checkpoint").write_text(str(path))
+            print(f"interrupted: saved {path}; continue with --resume", file=sys.stderr)
+        dist.barrier()  # torchrun ends the others as soon as one has left
         sys.exit(130)

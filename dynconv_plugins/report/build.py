@@ -1,0 +1,68 @@
+"""Writes a whole report into an empty folder."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+
+from ..demo.records import write_text
+from ..errors import UserError
+from .looks import looks
+from .markdown import markdown
+from .page import render
+from .records import Study
+from .sections import provenance, section
+from .studio import Studio
+from .summary import Answer, caveats, overview
+
+
+def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
+    """Draws everything and returns the answers.
+
+    Args:
+        study: As `collect` read it.
+        out: ``index.html``, ``report.md``, ``csv/`` and ``img/`` are written here.
+        pictures: Whether the networks are loaded to be looked into.
+
+    Raises:
+        UserError: If no cell of any task has ended, well or badly.
+    """
+    if not any(c.record for c in study.cells):
+        raise UserError(f"no cell of {' and '.join(str(f) for f in study.folders)} can be read")
+    drawn = looks(m.label for t in study.tasks.values() for m in t.ordered())
+    studio = Studio(out / "img")
+    sections = [section(task, drawn, studio, pictures) for task in study.tasks.values()]
+    answers = [s.answer for s in sections]
+    table = overview(answers)
+    warnings = caveats(study, {s.task.name: s.rows for s in sections})
+    facts = _facts(study)
+    title = " and ".join(dict.fromkeys(study.names))
+    finished = sum(c.metrics is not None for c in study.cells)
+    head = f"Study {title}: {finished} of {len(study.cells)} runs finished, {len(study.tasks)} tasks"
+    head = head.replace("1 tasks", "1 task")
+    write_text(out / "index.html", render(sections, table, warnings, facts, study.plans, drawn, head))
+    write_text(out / "report.md", markdown(sections, table, warnings, facts))
+    for each in (table, *(t for s in sections for t in s.tables)):
+        write_text(out / "csv" / f"{each.name}.csv", each.csv())
+    return answers
+
+
+def _facts(study: Study) -> list[tuple[str, str]]:
+    """Where the numbers come from; what is the same for all tasks is said once."""
+    made = [
+        (
+            "report",
+            f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, dynconv report {' '.join(map(str, study.folders))}",
+        )
+    ]
+    by_task = {name: provenance(task) for name, task in study.tasks.items()}
+    for what, title in (("git", "commit"), ("versions", "versions"), ("machine", "machine")):
+        found = {name: "; or ".join(p[what]) for name, p in by_task.items() if p.get(what)}
+        if len(set(found.values())) == 1:
+            made.append((title, next(iter(found.values()))))
+        else:
+            made += [(f"{title}, {name}", text) for name, text in found.items()]
+    for name, p in by_task.items():
+        ended = f", the last cell finished {p['finished']}" if p.get("finished") else ""
+        made.append((f"training, {name}", f"{p['trained']} of wall clock in all{ended}"))
+    return made

@@ -1,0 +1,193 @@
+"""Reads study folders. What cannot be read becomes a line of the report, never an end to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..study import cells as layout
+from ..study import plan as plans
+from .readings import costs, metrics
+from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task, label_of
+
+PLAN, COSTS = "study.yaml", "costs.json"
+
+
+def collect(runs: Sequence[Path]) -> Study:
+    """Reads one or several studies into one; tasks of the same name are united.
+
+    Args:
+        runs: Folders that ``dynconv study`` wrote.
+
+    Raises:
+        UserError: If a folder holds no study, or if two hold different results of the same cell.
+    """
+    study = Study(folders=list(runs), names=[])
+    # A folder named twice is one folder.
+    for number, run in enumerate({run.resolve(): run for run in runs}.values()):
+        _read_run(study, run, number)
+    for task in study.tasks.values():
+        _same_conditions(study, task)
+    return study
+
+
+def _read_run(study: Study, run: Path, number: int) -> None:
+    if not run.is_dir():
+        raise UserError(f"{run} is not a folder")
+    found = {str(p.parent.relative_to(run)): p.parent for p in sorted(run.glob(f"*/*/*/{layout.CELL}"))}
+    if not found:
+        raise UserError(f"{run} holds no study: there is no <task>/<model>/<unit>/{layout.CELL} in it")
+    planned = _planned(study, run)
+    study.names.append(next(iter(planned.values())).name if planned else run.name)
+    extra = [key for key in found if planned and key not in planned]
+    if extra:
+        verb, noun = ("is", "cell") if len(extra) == 1 else ("are", "cells")
+        study.notes.append(f"{len(extra)} {noun} of {run.name} {verb} not in its plan, and shown all the same.")
+    for key, entry in planned.items():
+        _add(study, key, found.get(key), entry)
+    for key in extra or ([] if planned else found):
+        _add(study, key, found[key], None)
+    _add_costs(study, run, number)
+
+
+class _Planned:
+    """What the plan says about a cell that has not left a record."""
+
+    def __init__(self, name: str, cell: layout.Cell) -> None:
+        self.name = name
+        self.record = {
+            "task": cell.task.name,
+            "host": cell.task.host,
+            "network": cell.network,
+            "operator": cell.model.operator,
+            "label": cell.model.label,
+        }
+
+
+def _planned(study: Study, run: Path) -> dict[str, _Planned]:
+    path = run / PLAN
+    if not path.is_file():
+        study.notes.append(f"{run.name} has no {PLAN}: which of its cells are missing is not known.")
+        return {}
+    try:
+        plan = plans.load(path)
+        made = {cell.key: _Planned(plan.name, cell) for cell in layout.expand(plan, run)}
+    except (UserError, OSError, TypeError) as e:
+        told = " ".join(str(e).split())
+        study.notes.append(f"{run.name}/{PLAN} cannot be used ({told}): which cells are missing is not known.")
+        return {}
+    study.plans.append(path.read_text(encoding="utf-8"))
+    return made
+
+
+def _add(study: Study, key: str, folder: Path | None, planned: _Planned | None) -> None:
+    task_name, model_name, unit = key.split("/")
+    cell = _cell(key, folder)
+    said = cell.record or (planned.record if planned else {})
+    task = study.tasks.setdefault(task_name, Task(task_name))
+    operator = str(said.get("operator") or model_name.rpartition("-")[2])
+    label = label_of(operator, str(said.get("label") or ""))
+    network = str(said.get("network") or model_name.rpartition("-")[0])
+    model = task.models.setdefault(model_name, Model(model_name, network, operator, label))
+    if said and not any(c.record for c in model.cells.values()):
+        # A cell that lost its record may have come first, with what its folder's name suggests.
+        model.network, model.operator, model.label = network, operator, label
+    before = model.cells.get(unit)
+    model.cells[unit] = cell if before is None else _united(before, cell)
+
+
+def _united(a: Cell, b: Cell) -> Cell:
+    if a.status != DONE or b.status != DONE:
+        return a if a.status == DONE or b.status == MISSING else b
+    if a.metrics.score != b.metrics.score or a.metrics.loss != b.metrics.loss:
+        told = " and ".join(f"{c.metrics.score:.4f} in {c.folder}" for c in (a, b))
+        raise UserError(f"{a.key} has two different results: {told}")
+    return a
+
+
+def _cell(key: str, folder: Path | None) -> Cell:
+    task, model, unit = key.split("/")
+    cell = Cell(folder or Path(key), task, model, unit, MISSING, "it has not been started")
+    if folder is None:
+        return cell
+    try:
+        record = layout.read(folder, layout.CELL)
+    except layout.Damaged as e:
+        return replace(cell, status=DAMAGED, why=_short(e, folder))
+    status = record.get("status")
+    cell = replace(cell, record=record, status=status, why=" ".join(str(record.get("error") or "").split()))
+    if status in (RUNNING, WAITING):
+        return replace(cell, why="it was still running, or was killed" if status == RUNNING else "it waits to go on")
+    if status == FAILED:
+        return replace(cell, why=cell.why or "no reason recorded")
+    if status != DONE:
+        return replace(cell, status=DAMAGED, why=f"{layout.CELL} has the status {status!r}")
+    try:
+        read = layout.read(folder, layout.METRICS)
+        if read is None:
+            return replace(cell, status=DAMAGED, why=f"{layout.METRICS} is not there")
+        return replace(cell, metrics=metrics(read, folder))
+    except (layout.Damaged, ValueError, TypeError) as e:
+        return replace(cell, status=DAMAGED, why=_short(e, folder))
+
+
+def _short(error: Exception, folder: Path) -> str:
+    return " ".join(str(error).split()).replace(f"{folder}/", "")
+
+
+def _add_costs(study: Study, run: Path, number: int) -> None:
+    for task in study.tasks.values():
+        path = run / task.name / COSTS
+        if not path.is_file():
+            continue
+        try:
+            read = costs(path, number)
+        except (OSError, ValueError, TypeError, AttributeError) as e:
+            study.notes.append(f"{task.name}/{COSTS} of {run.name} is damaged ({' '.join(str(e).split())}); left out.")
+            continue
+        known = sum(m.costs is not None for m in task.models.values())
+        for name, cost in read.items():
+            # Ratios need one machine: a measurement of more models replaces one of fewer.
+            if name in task.models and (task.models[name].costs is None or len(read) > known):
+                task.models[name].costs = cost
+
+
+def _same_conditions(study: Study, task: Task) -> None:
+    """Numbers are only comparable under one recipe on the same data."""
+    done = [c.record for c in task.cells if c.status == DONE]
+    for what, get in (
+        ("recipe", lambda r: r.get("recipe")),
+        ("data", lambda r: _parts(r.get("data") or {})),
+        ("git commit", lambda r: (r.get("git") or {}).get("commit")),
+    ):
+        seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
+        if len(seen) > 1:
+            study.notes.append(f"{task.name}: its cells differ in {what} ({'; '.join(seen)}); compare with care.")
+
+
+def _parts(data: Mapping[str, Any]) -> str | None:
+    values = [data.get(k) for k in ("name", "train", "test", "classes")]
+    if any(v is None or (isinstance(v, float) and math.isnan(v)) for v in values):
+        return None
+    return "{}, {} training and {} test samples, {} classes".format(*values)
+
+
+def missing_line(task: Task) -> str:
+    """``"3 of 15 cells have no result: ..."``; empty where all have one."""
+    lacking = [c for c in task.cells if c.metrics is None]
+    if not lacking:
+        return ""
+    counts = {s: sum(c.status == s for c in lacking) for s in (FAILED, DAMAGED, RUNNING, WAITING, MISSING)}
+    kinds = ", ".join(f"{n} {'not started' if s == MISSING else s}" for s, n in counts.items() if n)
+    verb = "has" if len(lacking) == 1 else "have"
+    return f"{len(lacking)} of {len(task.cells)} cells {verb} no result: {kinds}."
+
+
+def static_missing(task: Task) -> list[str]:
+    """Networks without a static twin to compare with."""
+    have = {m.network for m in task.models.values() if m.operator == STATIC}
+    return [n for n in task.networks if n not in have]

@@ -1,0 +1,175 @@
+"""Each model against its static twin: what the numbers allow to say, in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+from .readings import predictions
+from .records import STATIC, Model, Task
+from .statistics import LEVEL, McNemar, Paired, Summary, holm, mcnemar, paired, summarise, wilson
+
+
+class Verdict(Enum):
+    """What may be said of a model beside its static twin."""
+
+    BETTER = "beats its static twin"
+    WORSE = "worse than its static twin"
+    OPEN = "not significant"
+    FEW = "too few runs to test"
+    NO_SPREAD = "no spread between runs to test"
+    REFERENCE = "the static twin"
+    NO_TWIN = "no static twin to compare with"
+    NO_RESULT = "no result"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A model of a task with all that is said about it.
+
+    Attributes:
+        name: For people.
+        scores: Summary of its scores.
+        losses: Summary of its test losses.
+        binomial: Wilson's interval where there is one run of an accuracy.
+        pair: Its scores less its twin's over common units.
+        p: The p value that decides, Holm-corrected over the task's models.
+        exact: McNemar's test against the twin, where both have one run and predictions.
+    """
+
+    model: Model
+    name: str
+    twin: Model | None
+    scores: Summary
+    losses: Summary
+    binomial: tuple[float, float] | None
+    pair: Paired | None
+    p: float | None
+    exact: McNemar | None
+    verdict: Verdict
+
+    @property
+    def sentence(self) -> str:
+        """One plain sentence, in points."""
+        if self.pair is None or not self.pair.summary.n:
+            return f"{self.name}: {self.verdict.value}."
+        s = self.pair.summary
+        gap = f"{points(s.mean)} points"
+        if not math.isnan(s.low):
+            gap += f" (95% CI {points(s.low)} to {points(s.high)})"
+        words = {Verdict.BETTER: "beats its static twin", Verdict.WORSE: "does not beat its static twin: it is worse"}
+        said = words.get(self.verdict, f"does not beat its static twin: {gap}, {self.verdict.value}")
+        if self.verdict in words:
+            said += f" by {gap}, {p_value(self.p)}" if self.verdict is Verdict.BETTER else f", {gap}, {p_value(self.p)}"
+        if self.verdict is Verdict.FEW:
+            said = f"is {gap} from its static twin: {self.verdict.value}"
+        return f"{self.name} {said}."
+
+    def ratio(self, what: str) -> float | None:
+        """A cost as a multiple of the twin's; None where either is unknown or they were measured apart.
+
+        Args:
+            what: ``params``, ``macs``, ``latency1``, ``latency64``, ``seconds``, ``memory`` or a memory figure.
+        """
+        if self.twin is None:
+            return None
+        if what in ("seconds", "memory"):
+            ours, theirs = getattr(self.model, what), getattr(self.twin, what)
+            common = [u for u in ours if u in theirs]
+            return sum(ours[u] for u in common) / sum(theirs[u] for u in common) if common else None
+        a, b = self.model.costs, self.twin.costs
+        if a is None or b is None or (a.measured != b.measured and what not in ("params", "macs")):
+            return None
+        x, y = (cost_of(c, what) for c in (a, b))
+        return x / y if x and y else None
+
+
+def cost_of(costs, what: str) -> float | None:
+    """A figure of `Costs` by name."""
+    if costs is None:
+        return None
+    if what.startswith("latency"):
+        return costs.latency(int(what[7:]))
+    return getattr(costs, what) if what in ("params", "macs") else costs.memory_mb.get(what)
+
+
+def overlap(task: Task) -> float:
+    """Test over training samples between folds, ``1 / (k - 1)``; 0 where runs differ by seed."""
+    if not task.folded:
+        return 0.0
+    k = task.fact("folds", None)
+    k = k if isinstance(k, int) and k > 1 else len([u for u in task.units if u.startswith("fold")])
+    return 1 / max(1, k - 1)
+
+
+def compare(task: Task) -> list[Compared]:
+    """All models of a task, the static ones first within each network."""
+    models = task.ordered()
+    rho = overlap(task)
+    pairs = [_pair(m, task.twin(m), rho) for m in models]
+    adjusted = holm([p.p if p else None for p in pairs])
+    return [_compared(task, m, pair, p, rho) for m, pair, p in zip(models, pairs, adjusted, strict=True)]
+
+
+def _pair(model: Model, twin: Model | None, rho: float) -> Paired | None:
+    if twin is None:
+        return None
+    ours, theirs = model.results, twin.results
+    common = [u for u in ours if u in theirs]
+    return paired([ours[u].score for u in common], [theirs[u].score for u in common], rho)
+
+
+def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, rho: float) -> Compared:
+    results = list(model.results.values())
+    test, one = task.data("test"), len(results) == 1
+    accuracy = task.score_name == "accuracy" and isinstance(test, int) and test > 0
+    return Compared(
+        model=model,
+        name=task.name_of(model),
+        twin=task.twin(model),
+        scores=summarise([r.score for r in results], rho),
+        losses=summarise([r.loss for r in results if r.loss is not None], rho),
+        binomial=wilson(results[0].score, test) if accuracy and one else None,
+        pair=pair,
+        p=p,
+        exact=_exact(model, task.twin(model)) if one else None,
+        verdict=_verdict(model, task.twin(model), pair, p),
+    )
+
+
+def _exact(model: Model, twin: Model | None) -> McNemar | None:
+    if twin is None:
+        return None
+    unit, ours = next(iter(model.results.items()))
+    theirs = twin.results.get(unit)
+    a, b = predictions(ours.predictions), predictions(theirs.predictions if theirs else None)
+    if a is None or b is None or a[0].shape != b[0].shape or (a[0] != b[0]).any():
+        return None
+    return mcnemar(a[0], a[1], b[1])
+
+
+def _verdict(model: Model, twin: Model | None, pair: Paired | None, p: float | None) -> Verdict:
+    if not model.results:
+        return Verdict.NO_RESULT
+    if model.operator == STATIC:
+        return Verdict.REFERENCE
+    if twin is None or not twin.results:
+        return Verdict.NO_TWIN
+    if p is None:
+        return Verdict.NO_SPREAD if pair and "spread" in pair.why else Verdict.FEW
+    if p >= LEVEL:
+        return Verdict.OPEN
+    return Verdict.BETTER if pair.summary.mean > 0 else Verdict.WORSE
+
+
+def points(fraction: float) -> str:
+    """A difference of scores in points, signed: ``+1.3``, ``−0.2``."""
+    return f"{fraction * 100:+.1f}".replace("-", "−")
+
+
+def p_value(p: float | None) -> str:
+    """``p = 0.031``, ``p < 0.001``; empty where there is none."""
+    if p is None:
+        return ""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}" if p < 0.01 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"

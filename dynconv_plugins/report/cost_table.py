@@ -1,0 +1,79 @@
+"""The table of costs, and what others report for the same data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import published
+from .compare import Compared, cost_of
+from .records import Task
+from .sheet import GIGA, MEGA, Head, Table, Value, decimal, figures, percent, times
+
+COSTS = (
+    ("parameters", "M", "params", MEGA),
+    ("MAdds", "G", "macs", GIGA),
+    ("latency, batch 1", "ms", "latency1", 1),
+    ("latency, batch 64", "ms", "latency64", 1),
+)
+
+
+def costs(task: Task, rows: Sequence[Compared]) -> Table:
+    """What each model costs, and how many times as much as its static twin."""
+    columns = [*COSTS, *_memory(rows)]
+    heads = [Head("Model", number=False), *(Head(title, unit) for title, unit, _, _ in columns)]
+    heads += [Head("memory, training process", "MiB"), Head("training", "min a run")]
+    heads += [Head("published parameters", "M"), Head("published MAdds", "G")]
+    table = Table(f"{task.name}-costs", "What it costs", heads)
+    for row in rows:
+        fields = [figures(cost_of(row.model.costs, w), scale, times(row.ratio(w))) for _, _, w, scale in columns]
+        for values, scale, what in ((row.model.memory, 1, "memory"), (row.model.seconds, 60, "seconds")):
+            mean = float(np.mean(list(values.values()))) if values else None
+            fields.append(figures(mean, scale, times(row.ratio(what))))
+        known = published.counts(row.model)
+        fields += [decimal(known["params"], 2), decimal(known["gmadds"], 3)] if known else [Value(), Value()]
+        table.rows.append([Value(row.name, mark=row.model.label), *fields])
+    table.about = _about(rows)
+    return table.without_empty()
+
+
+def _memory(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:
+    """Columns for the memory figures that were measured: ``inference_64`` is inference with a batch of 64."""
+    names = dict.fromkeys(name for r in rows if r.model.costs for name in r.model.costs.memory_mb)
+    made = []
+    for name in names:
+        what, _, batch = name.partition("_")
+        made.append((f"memory, {what}" + (f" of {batch}" if batch else ""), "MiB", name, 1.0))
+    return made
+
+
+def _about(rows: Sequence[Compared]) -> str:
+    inputs = {c.input_size for r in rows if (c := r.model.costs) and c.input_size}
+    threads = {c.threads for r in rows if (c := r.model.costs) and c.threads}
+    about = f"Input {' or '.join('×'.join(map(str, s[1:])) for s in sorted(inputs))}. " if inputs else ""
+    about += "Latency: the median of repeated forward passes"
+    about += (
+        f" on {' or '.join(map(str, sorted(threads)))} CPU thread{'' if threads == {1} else 's'}. " if threads else ". "
+    )
+    about += (
+        "Memory of inference and of a training step: the most that tensors take at once, the model's own left out; "
+    )
+    about += "of the training process: all of it. Training: wall clock of the whole command, averaged over runs. "
+    about += "Multiples (×) are against the static twin, measured together. "
+    if any(published.counts(r.model) for r in rows):
+        about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."
+    return about.strip()
+
+
+def references(task: Task) -> Table | None:
+    """What others report for the same data."""
+    found = published.references(task)
+    if not found:
+        return None
+    heads = [Head("Network", number=False), Head(task.score_name, "%"), Head("on", number=False)]
+    table = Table(f"{task.name}-references", "Published elsewhere", [*heads, Head("source", number=False)])
+    for r in found:
+        score = percent(r["score"], f"± {r['sd'] * 100:.1f}" if "sd" in r else "")
+        table.rows.append([Value(r["name"]), score, Value(r["on"]), Value(r["source"])])
+    return table

@@ -1,0 +1,190 @@
+"""The drawings of one task: learning curves, Figure 9 (every fold), score against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from . import published
+from .compare import Compared, cost_of
+from .looks import GREY, Look
+from .records import Curve, Model, Task
+from .sheet import GIGA
+from .studio import DRAWN, PAPER, Picture, Studio, plt
+
+SIZE = (4.7, 3.1)
+COSTS = (("macs", "MAdds (G), logarithmic", GIGA), ("latency1", "latency at batch 1 (ms), logarithmic", 1))
+
+
+def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
+    """Losses and validation scores over training: mean over runs, the band from the lowest to the highest run."""
+    made = []
+    for network in task.networks:
+        models = [m for m in task.ordered() if m.network == network]
+        for what, title in (
+            ("train_loss", "training loss"),
+            ("valid_loss", "validation loss"),
+            ("valid_score", f"validation {task.score_name}, %"),
+        ):
+            with plt.rc_context(DRAWN):
+                figure, axes = plt.subplots(figsize=SIZE)
+                unit = [_curve(axes, m, what, looks[m.label]) for m in models]
+                unit = next((u for u in unit if u), "")
+                if not unit:
+                    plt.close(figure)
+                    continue
+                axes.set_title(f"{network}: {title}" if len(task.networks) > 1 else title[0].upper() + title[1:])
+                axes.set_xlabel(unit)
+                axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+                _legend(axes)
+            alt = f"{task.name}, {network}: {title} over {unit}s, one line a model"
+            made.append(studio.draw(f"{task.name}-{network}-{what}".replace("_", "-"), figure, alt))
+    return made
+
+
+def _curve(axes: plt.Axes, model: Model, what: str, look: Look) -> str:
+    """Draws one model's mean and band; returns what a step is, or nothing where there is no curve."""
+    found = [m.curve for m in model.results.values() if m.curve is not None]
+    found = [c for c in found if np.isfinite(getattr(c, what)).any()]
+    if not found:
+        return ""
+    steps, table = aligned(found, what)
+    scale = 100 if what == "valid_score" else 1
+    mean = np.nanmean(table, 0) * scale
+    if len(found) > 1:
+        low, high = np.nanmin(table, 0) * scale, np.nanmax(table, 0) * scale
+        axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
+    every = max(1, math.ceil(len(steps) / 8))
+    style = {"marker": look.marker, "ms": 4.5, "markevery": every, "mec": PAPER, "mew": 0.5, "lw": 1.7}
+    axes.plot(steps, mean, ls=look.dash, color=look.colour, label=model.label, **style)
+    return found[0].unit
+
+
+def aligned(curves: Sequence[Curve], what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Curves of several runs on the steps at which any of them has a value: steps ``[S]``, values ``[runs, S]``.
+
+    A run that stopped early counts no further than it went.
+    """
+    by_step = [{float(s): v for s, v in zip(c.steps, getattr(c, what), strict=True) if np.isfinite(v)} for c in curves]
+    steps = sorted({s for run in by_step for s in run})
+    return np.array(steps), np.array([[run.get(s, math.nan) for s in steps] for run in by_step])
+
+
+def folds(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
+    """Figure 9: loss and score of every fold (or seed), and the paper's own where it has some."""
+    if len(task.units) < 2:
+        return []
+    what, made = "fold" if task.folded else "seed", []
+    for network in task.networks:
+        models = [m for m in task.ordered() if m.network == network]
+        for quantity in ("loss", "score"):
+            series = {}
+            for m in models:
+                values = {u: getattr(r, quantity) for u, r in m.results.items() if getattr(r, quantity) is not None}
+                if values:
+                    places = [task.units.index(u) for u in values]
+                    series[m.label] = (places, list(values.values()))
+            if series:
+                name = task.score_name if quantity == "score" else "test loss"
+                title = (
+                    f"{network}: {name} by {what}"
+                    if len(task.networks) > 1
+                    else f"{name[0].upper()}{name[1:]} by {what}"
+                )
+                figure = _by_unit(series, looks, task.units, quantity, title, what)
+                alt = f"{task.name}, {network}: {name} of every {what}, and the mean as a line"
+                made.append(studio.draw(f"{task.name}-{network}-{what}s-{quantity}", figure, alt))
+    if task.folded and published.entry_of(task):
+        made += _paper_folds(task, studio)
+    return made
+
+
+def _paper_folds(task: Task, studio: Studio) -> list[Picture]:
+    own = published.folds()
+    theirs = {"CNN": Look(GREY, "o", "-"), "D-CNN": Look("#2f7de1", "s", "-")}
+    made = []
+    for key, quantity, name in (("loss", "loss", "test loss"), ("accuracy", "score", "accuracy")):
+        units = [f"fold{i}" for i in range(len(own["CNN"][key]))]
+        series = {n: (list(range(len(units))), own[n][key]) for n in own}
+        figure = _by_unit(series, theirs, units, quantity, f"The paper's own: {name} by fold", "fold")
+        alt = f"The paper's Figure 9 from its Table 4a: {name} of ten folds of CNN and D-CNN"
+        made.append(studio.draw(f"{task.name}-paper-folds-{quantity}", figure, alt))
+    return made
+
+
+def _by_unit(series, looks: Mapping[str, Look], units: Sequence[str], quantity: str, title: str, what: str):
+    scale = 100 if quantity == "score" else 1
+    with plt.rc_context(DRAWN):
+        figure, axes = plt.subplots(figsize=SIZE)
+        for label, (places, values) in series.items():
+            look, values = looks[label], np.array(values) * scale
+            axes.plot(places, values, color=look.colour, lw=0.7, alpha=0.55)
+            axes.plot(places, values, look.marker, ms=5.5, color=look.colour, mec=PAPER, mew=0.5, label=label)
+            axes.axhline(values.mean(), color=look.colour, lw=1.3, ls=look.dash)
+        axes.set_xticks(range(len(units)), [u.lstrip("foldse") for u in units])
+        axes.set_xlabel(what)
+        axes.set_title(title + (", %" if quantity == "score" else ""))
+        axes.grid(axis="x", visible=False)
+        _legend(axes)
+    return figure
+
+
+def against_cost(task: Task, rows: Sequence[Compared], looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
+    """Score with its interval against MAdds and against latency."""
+    made = []
+    for what, axis, scale in COSTS:
+        shown = [(r, cost_of(r.model.costs, what)) for r in rows if r.scores.n and cost_of(r.model.costs, what)]
+        if len(shown) < 2:
+            continue
+        with plt.rc_context(DRAWN):
+            figure, axes = plt.subplots(figsize=SIZE)
+            for network in task.networks:
+                # A line per network ties the twins together.
+                points = sorted((c / scale, r.scores.mean * 100) for r, c in shown if r.model.network == network)
+                if len(task.networks) > 1 and len(points) > 1:
+                    axes.plot(*zip(*points, strict=True), color=GREY, lw=0.6, alpha=0.6, zorder=1)
+            for row, cost in shown:
+                look = looks[row.model.label]
+                low, high = row.binomial or (row.scores.low, row.scores.high)
+                if not math.isnan(low):
+                    axes.plot(
+                        [cost / scale] * 2, [low * 100, high * 100], color=look.colour, lw=1.2, alpha=0.7, zorder=2
+                    )
+                style = {"ms": 7, "mec": PAPER, "mew": 0.7, "ls": "", "zorder": 3}
+                label = row.model.label if row.model.label not in axes.get_legend_handles_labels()[1] else None
+                axes.plot(cost / scale, row.scores.mean * 100, look.marker, color=look.colour, label=label, **style)
+                if len(task.networks) > 1 and row.model.operator == "static":
+                    place = {"textcoords": "offset points", "xytext": (0, -13), "ha": "center", "fontsize": 8}
+                    axes.annotate(row.model.network, (cost / scale, row.scores.mean * 100), **place)
+            _decades(axes, [c / scale for _, c in shown])
+            axes.set_xlabel(axis)
+            name = task.score_name
+            axes.set_title(f"{name[0].upper()}{name[1:]}, %, against {axis.partition(' (')[0]}")
+            _legend(axes)
+        alt = f"{task.name}: {task.score_name} of each model against its {axis}"
+        made.append(studio.draw(f"{task.name}-cost-{what}", figure, alt))
+    return made
+
+
+def _decades(axes: plt.Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis with a few plain numbers on it."""
+    low, high = min(values), max(values)
+    axes.set_xscale("log")
+    axes.set_xlim(low / 1.35, high * 1.35)
+    ticks = np.unique([float(f"{t:.2g}") for t in np.geomspace(low, high, 4 if high / low > 1.5 else 2)])
+    axes.set_xticks(ticks)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+
+
+def _legend(axes: plt.Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        # Below the picture: inside, it would hide what it explains.
+        columns = min(4, len(labels))
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncol": columns}
+        axes.legend(handles, labels, **place, columnspacing=1.2, handletextpad=0.5)

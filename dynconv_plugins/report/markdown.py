@@ -1,0 +1,87 @@
+"""The report as Markdown: the same tables and pictures, for a repository's documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .pictures import Grid
+from .sections import Section
+from .sheet import Table
+from .studio import Picture
+
+
+def markdown(
+    sections: Sequence[Section], overview: Table, caveats: Sequence[str], facts: Sequence[tuple[str, str]]
+) -> str:
+    """The whole report; pictures are linked from ``img/``."""
+    lines = ["# Does dynamic convolution pay?", ""]
+    for s in sections:
+        lines += [f"**{s.task.name}: {s.answer.word}.** {s.answer.text}", ""]
+    lines += _table(overview, level=2)
+    if caveats:
+        lines += ["## Before you believe it", "", *(f"- {c}" for c in caveats), ""]
+    for s in sections:
+        lines += _section(s)
+    lines += ["## How it was made", "", *(f"- {k}: {v}" for k, v in facts), ""]
+    commands = [(c.key, c.record["command"]) for s in sections for c in s.task.cells if c.record.get("command")]
+    lines += [f"    {' '.join(map(str, command))}" for _, command in _first_of_each(commands)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _first_of_each(commands: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, Sequence[str]]]:
+    """One command a model: those of its other runs differ by the seed or fold."""
+    first: dict[str, tuple[str, Sequence[str]]] = {}
+    for key, command in commands:
+        first.setdefault(key.rpartition("/")[0], (key, command))
+    return list(first.values())
+
+
+def _section(s: Section) -> list[str]:
+    lines = [f"## {s.task.name}", "", s.facts, ""]
+    lines += _table(s.results)
+    for note in s.notes:
+        lines += [note, ""]
+    for table in (s.budget, s.costs):
+        lines += _table(table)
+    lines += _pictures(s.against_cost)
+    lines += _table(s.classes)
+    if len(s.task.units) > 1:
+        lines += _table(s.runs)
+    lines += _pictures(s.folds)
+    lines += _table(s.tests)
+    lines += _table(s.references)
+    if s.curves:
+        lines += ["### Learning curves", "", *_pictures(s.curves)]
+    for grid in s.gallery.grids:
+        lines += _grid(grid)
+    for name, drawn in s.gallery.attentions:
+        lines += [f"### What {name} attends to", ""]
+        for d in drawn:
+            lines += [f"{d.title}. {d.caption}", "", *_pictures([d.picture])]
+    for note in s.gallery.notes:
+        lines += [note, ""]
+    if s.failures:
+        lines += ["### Cells without a result", "", *(f"- `{k}`: {status}: {why}" for k, status, why in s.failures), ""]
+    return lines
+
+
+def _table(table: Table | None, level: int = 3) -> list[str]:
+    if table is None or not table.rows:
+        return []
+    made = ["#" * level + f" {table.title}", "", table.markdown()]
+    return made + ([table.about, ""] if table.about else [])
+
+
+def _pictures(pictures: Sequence[Picture]) -> list[str]:
+    return [f"![{p.alt}](img/{p.name}.png)" for p in pictures] + ([""] if pictures else [])
+
+
+def _grid(grid: Grid) -> list[str]:
+    lines = [f"### {grid.title}", "", "| | " + " | ".join(grid.heads) + " |", "|" + " --- |" * (len(grid.heads) + 1)]
+    for name, row in grid.rows:
+        cells = (f"![{p.alt}](img/{p.name}.png)" if p else "–" for p in row)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines += ["", grid.caption, ""]
+    if grid.legend:
+        lines += [", ".join(f"{name} `{colour}`" for name, colour in grid.legend), ""]
+    return lines

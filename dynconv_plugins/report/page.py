@@ -1,0 +1,59 @@
+"""The page: one HTML file that needs nothing else, on a phone, on a desk and on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+from .looks import Look
+from .sections import Section
+from .sheet import Table
+
+
+def render(
+    sections: Sequence[Section],
+    overview: Table,
+    caveats: Sequence[str],
+    facts: Sequence[tuple[str, str]],
+    plans: Sequence[str],
+    looks: Mapping[str, Look],
+    title: str,
+) -> str:
+    """Fills the template.
+
+    Args:
+        sections: One a task.
+        overview: One row a task.
+        caveats: Lines to read before the numbers.
+        facts: How it was made.
+        plans: The plans, as YAML.
+        looks: Colours and markers of the models.
+        title: Names of the studies.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    source = (files("dynconv_plugins.report") / "page.html.j2").read_text(encoding="utf-8")
+    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    template = Environment(**options).from_string(source)
+    return template.render(
+        sections=sections,
+        overview=overview,
+        caveats=caveats,
+        facts=facts,
+        plans=plans,
+        looks=looks,
+        title=title,
+        commands={s.task.name: commands(s) for s in sections},
+    )
+
+
+def commands(section: Section) -> list[tuple[str, str]]:
+    """A model and the command line of its first run; other runs differ by seed or fold alone."""
+    made = []
+    for model in section.task.ordered():
+        cells = sorted(model.cells.values(), key=lambda c: not c.record.get("command"))
+        if cells and cells[0].record.get("command"):
+            record = cells[0].record
+            env = [f"{k}={v}" for k, v in (record.get("env") or {}).items()]
+            made.append((section.task.name_of(model), " ".join(map(str, [*env, *record["command"]]))))
+    return made

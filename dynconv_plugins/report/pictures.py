@@ -1,0 +1,188 @@
+"""Figures 7 and 8: the same test inputs under each model, by Grad-CAM, by the operators' attentions, and as masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..study import hosts
+from .attentions import Drawn, attentions
+from .cam import grad_cam, last_map, resized
+from .records import STATIC, Model, Task
+from .studio import DRAWN, INK, Picture, Studio, plt
+
+HEAT = "#d9610f"
+
+
+@dataclass
+class Grid:
+    """Pictures in rows and columns.
+
+    Attributes:
+        heads: One a column.
+        rows: A name and as many pictures as heads, None where there is none.
+        legend: Names and colours of classes.
+    """
+
+    title: str
+    caption: str
+    heads: list[str]
+    rows: list[tuple[str, list[Picture | None]]] = field(default_factory=list)
+    legend: list[tuple[str, str]] = field(default_factory=list)
+
+
+@dataclass
+class Gallery:
+    """All pictures of a task, and a line for each model that has none."""
+
+    grids: list[Grid] = field(default_factory=list)
+    attentions: list[tuple[str, list[Drawn]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = None) -> Gallery:
+    """Loads each model of a network and draws what it makes of the same test inputs.
+
+    Args:
+        task: The task.
+        studio: Keeps the pictures.
+        count: Inputs.
+        network: The task's first with finished cells where None.
+    """
+    made = Gallery()
+    finished = [m for m in task.ordered() if m.results]
+    network = network or (finished[0].network if finished else "")
+    loaded = _loaded(task, [m for m in finished if m.network == network], made.notes)
+    if not loaded:
+        return made
+    try:
+        host = hosts.get(task.fact("host"))
+        folder = next(m for m in finished if m.key in loaded).cells
+        samples = host.samples(next(c.folder for c in folder.values() if c.metrics is not None), count)
+    except Exception as e:
+        made.notes.append(f"No pictures: the test inputs cannot be read ({_told(e)}).")
+        return made
+    names = {key: task.models[key].label for key in loaded}
+    if any(s.predict for s in samples):
+        made.grids.append(_masks(task, loaded, names, samples, studio))
+    made.grids.append(_maps(task, loaded, names, samples, studio, made.notes))
+    made.grids = [g for g in made.grids if g.rows]
+    for key, model in loaded.items():
+        if task.models[key].operator == STATIC:
+            continue
+        try:
+            x, shown = torch.cat([s.x for s in samples]), [s.shown for s in samples]
+            drawn = attentions(model, x, shown, [s.label for s in samples], studio, f"{task.name}-{key}")
+        except Exception as e:
+            made.notes.append(f"{names[key]}: its attentions cannot be drawn ({_told(e)}).")
+            continue
+        if drawn:
+            made.attentions.append((names[key], drawn))
+    return made
+
+
+def _loaded(task: Task, models: Sequence[Model], notes: list[str]) -> dict[str, nn.Module]:
+    made = {}
+    for model in models:
+        unit = next(iter(model.results))
+        try:
+            made[model.key] = hosts.get(task.fact("host")).load(model.cells[unit].folder).eval()
+        except Exception as e:
+            notes.append(f"No pictures of {task.name_of(model)}: it cannot be loaded ({_told(e)}).")
+    return made
+
+
+def _masks(task: Task, loaded: Mapping[str, nn.Module], names: Mapping[str, str], samples, studio: Studio) -> Grid:
+    """Figure 8: input, truth, and what each model makes of it."""
+    caption = "The same test images under each model of the first run. White is not scored."
+    grid = Grid("Segmentations (Figure 8 of the paper)", caption, ["input", "truth", *names.values()])
+    seen: set[int] = set()
+    for k, sample in enumerate(samples):
+        start = f"{task.name}-mask{k + 1}"
+        row = [studio.photo(f"{start}-input", sample.shown, f"{sample.label}: input")]
+        row.append(studio.photo(f"{start}-truth", sample.paint(sample.truth), f"{sample.label}: truth"))
+        seen |= set(np.unique(sample.truth).tolist())
+        for key, model in loaded.items():
+            labels = sample.predict(model)
+            seen |= set(np.unique(labels).tolist())
+            row.append(studio.photo(f"{start}-{key}", sample.paint(labels), f"{sample.label}: {names[key]}"))
+        grid.rows.append((sample.label, row))
+    classes = class_names(task)
+    for label in sorted(seen & set(range(len(classes)))):
+        colour = samples[0].paint(np.array([[label]]))[0, 0]
+        grid.legend.append((classes[label], "#{:02x}{:02x}{:02x}".format(*colour)))
+    return grid
+
+
+def class_names(task: Task) -> list[str]:
+    """Names by label, where the cells name all classes; a class without pixels in the test set is not among them."""
+    for model in task.models.values():
+        for metrics in model.results.values():
+            if len(metrics.per_class) == task.data("classes"):
+                return list(metrics.per_class)
+    return []
+
+
+def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio, notes: list[str]) -> Grid:
+    """Figure 7: where the prediction of each model comes from."""
+    grid = Grid("Attention maps (Figure 7 of the paper)", "", ["input", *names.values()])
+    layers: dict[str, str] = {}
+    for key, model in loaded.items():
+        try:
+            layers[key] = last_map(model, samples[0].x)
+        except Exception as e:
+            notes.append(f"{names[key]}: no attention map ({_told(e)}).")
+    for k, sample in enumerate(samples if layers else []):
+        start = f"{task.name}-cam{k + 1}"
+        row: list[Picture | None] = [_seen(studio, f"{start}-input", sample, None, f"{sample.label}: input")]
+        for key, model in loaded.items():
+            heat = None
+            if key in layers:
+                try:
+                    heat = grad_cam(model, sample.x, layers[key])
+                except Exception as e:
+                    notes.append(f"{names[key]}, {sample.label}: no attention map ({_told(e)}).")
+                    layers.pop(key)
+            alt = f"{sample.label}: attention map of {names[key]}"
+            row.append(None if heat is None else _seen(studio, f"{start}-{key}", sample, heat, alt))
+        grid.rows.append((sample.label, row))
+    where = ", ".join(dict.fromkeys(layers.values()))
+    grid.caption = (
+        f"Grad-CAM of the class that each model predicts, at {where}: bright where the prediction comes from."
+    )
+    return grid
+
+
+def _seen(studio: Studio, name: str, sample: Any, heat: np.ndarray | None, alt: str) -> Picture:
+    """An image with its heat over it, or a series with the heat behind it."""
+    if sample.shown.ndim == 1:
+        return _series(studio, name, sample.shown, heat, alt)
+    image = sample.shown
+    if heat is not None:
+        grey = image.mean(-1, keepdims=True) / 255
+        colours = plt.get_cmap("viridis")(resized(heat, image.shape[:2]))[..., :3]
+        image = (255 * (0.4 * grey + 0.6 * colours)).round().astype(np.uint8)
+    return studio.photo(name, image, alt)
+
+
+def _series(studio: Studio, name: str, series: np.ndarray, heat: np.ndarray | None, alt: str) -> Picture:
+    with plt.rc_context(DRAWN | {"axes.grid": False}):
+        figure, axes = plt.subplots(figsize=(2.0, 1.0))
+        axes.plot(series, lw=1.1, color=INK)
+        axes.margins(x=0, y=0.08)
+        if heat is not None:
+            bounds = (0, len(series) - 1, *axes.get_ylim())
+            colour = np.ones((1, len(series), 4)) * plt.matplotlib.colors.to_rgba(HEAT)
+            colour[..., 3] = 0.8 * resized(heat, (len(series),))
+            axes.imshow(colour, extent=bounds, aspect="auto", zorder=0)
+        axes.set_axis_off()
+    return studio.draw(name, figure, alt)
+
+
+def _told(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]

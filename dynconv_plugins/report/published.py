@@ -1,0 +1,127 @@
+"""What the study's paper and others report, and why ours may not be comparable with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from .compare import p_value, points
+from .records import STATIC, Model, Task
+from .statistics import Paired, paired
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number of the study's paper beside one of ours."""
+
+    name: str
+    score: float
+    sd: float | None = None
+    gflops: float | None = None
+
+
+@cache
+def _all() -> Mapping[str, Any]:
+    import yaml
+
+    return yaml.safe_load((files("dynconv_plugins.report") / "published.yaml").read_text(encoding="utf-8"))
+
+
+def _bare(task: Task) -> str:
+    return "".join(c for c in str(task.data("name") or "").lower() if c.isalnum())
+
+
+def entry_of(task: Task) -> Mapping[str, Any] | None:
+    """The paper's table for the task's data set and kind of score; None where it has none."""
+    for entry in _all()["tasks"]:
+        if entry["match"] in _bare(task) and entry["score_name"] == task.score_name:
+            return entry
+    return None
+
+
+def published(task: Task, model: Model) -> Published | None:
+    """The paper's row for a model; for series, of its two networks and under folds only."""
+    entry = entry_of(task)
+    if entry is None or (entry.get("folded") and not task.folded):
+        return None
+    if "networks" in entry and model.network not in entry["networks"]:
+        return None
+    rows = entry["models"]
+    row = rows.get(model.operator) or (rows.get("dynamic") if model.operator != STATIC else None)
+    return Published(row["name"], row["score"], row.get("sd"), row.get("gflops")) if row else None
+
+
+def source(task: Task) -> str:
+    """``"<paper>, Table 3"``; empty where the paper says nothing about the data set."""
+    entry = entry_of(task)
+    return f"{_all()['study']}, {entry['table']}" if entry else ""
+
+
+def pixels(task: Task) -> int | None:
+    """Side of the input images, from the data's options or the measured input."""
+    given = (task.data("options") or {}).get("pixels")
+    if isinstance(given, int):
+        return given
+    sizes = [m.costs.input_size for m in task.models.values() if m.costs and len(m.costs.input_size) == 4]
+    return int(sizes[0][-1]) if sizes else None
+
+
+def not_comparable(task: Task) -> str:
+    """Why the paper's numbers cannot be compared with ours, derived from the cells' data; empty where they can."""
+    entry = entry_of(task)
+    if entry is None:
+        return ""
+    full, reasons = entry["full"], []
+    for what, words in (("classes", "classes"), ("train", "training samples")):
+        ours = task.data(what)
+        # A part held out for validation leaves a little fewer; a tenth less is no other data set.
+        if isinstance(ours, int) and full[what] and ours < 0.85 * full[what]:
+            reasons.append(f"{ours:,} of {full[what]:,} {words}")
+    if full["pixels"] and pixels(task) and pixels(task) != full["pixels"]:
+        reasons.append(f"{pixels(task)} px instead of {full['pixels']}")
+    if entry.get("folded") and not task.folded:
+        reasons.append("the official split instead of 10 folds")
+    others = [n for n in task.networks if n not in entry.get("networks", task.networks)]
+    if others:
+        reasons.append(f"its networks were {' and '.join(entry['networks'])}, not {', '.join(others)}")
+    if entry.get("remark"):
+        reasons.append(entry["remark"])
+    return f"Not comparable with the paper's numbers: {'; '.join(reasons)}." if reasons else ""
+
+
+def references(task: Task) -> list[Mapping[str, Any]]:
+    """What others report for the task's data set."""
+    name = "mIoU" if "voc" in _bare(task) else "accuracy"
+    return [r for r in _all()["references"] if r["match"] in _bare(task) and name == task.score_name]
+
+
+def counts(model: Model) -> Mapping[str, Any] | None:
+    """Published parameters and multiply-adds of a model at 224 px with 1000 classes."""
+    return _all()["counts"].get(model.network, {}).get(model.operator)
+
+
+def folds() -> Mapping[str, Mapping[str, list[float]]]:
+    """The paper's Table 4a."""
+    return _all()["folds"]
+
+
+def own_test() -> Paired:
+    """The paired test of the paper's own folds, D-CNN against CNN; the paper makes none."""
+    ours, theirs = folds()["D-CNN"]["accuracy"], folds()["CNN"]["accuracy"]
+    return paired(ours, theirs, 1 / (len(ours) - 1))
+
+
+def own_test_note() -> str:
+    """That test in a sentence."""
+    test = own_test()
+    s = test.summary
+    return (
+        f"The paper's own ten folds, tested the same way: D-CNN is {points(s.mean)} points ahead of CNN "
+        f"(95% CI {points(s.low)} to {points(s.high)}), ahead in every fold; "
+        f"corrected resampled t-test {p_value(test.p)}, plain paired t-test {p_value(test.plain)}, "
+        f"Wilcoxon {p_value(test.wilcoxon)}. "
+        "Its standard deviations, 0.059 and 0.062, divide by n; ours divide by n − 1, which gives 0.062 and 0.065."
+    )

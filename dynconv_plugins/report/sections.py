@@ -1,0 +1,124 @@
+"""Everything that is said about one task, in the order of the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import figures, published, tables
+from .collect import missing_line
+from .compare import Compared, compare
+from .cost_table import costs, references
+from .looks import Look
+from .pictures import Gallery, gallery
+from .records import Task
+from .sheet import Table
+from .studio import Picture, Studio
+from .summary import Answer, answer, budget
+
+
+@dataclass
+class Section:
+    """A task's part of the report; empty lists and None where there is nothing to show."""
+
+    task: Task
+    rows: list[Compared]
+    answer: Answer
+    facts: str
+    results: Table
+    notes: list[str]
+    budget: Table | None
+    costs: Table
+    against_cost: list[Picture]
+    classes: Table | None
+    runs: Table
+    folds: list[Picture]
+    tests: Table
+    curves: list[Picture]
+    gallery: Gallery
+    references: Table | None
+    failures: list[tuple[str, str, str]]
+
+    @property
+    def tables(self) -> list[Table]:
+        """All tables, for CSV."""
+        made = (self.results, self.budget, self.costs, self.classes, self.runs, self.tests, self.references)
+        return [t for t in made if t is not None and t.rows]
+
+
+def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool = True) -> Section:
+    """Works a task out.
+
+    Args:
+        task: The task.
+        looks: How each operator is drawn, the same in the whole report.
+        studio: Keeps the pictures.
+        pictures: Whether networks are loaded to be looked into.
+    """
+    rows = compare(task)
+    notes = []
+    if published.entry_of(task):
+        notes.append(f"The paper's numbers: {published.source(task)}.")
+        notes.append(published.not_comparable(task))
+        if published.entry_of(task).get("folded"):
+            notes.append(published.own_test_note())
+    return Section(
+        task=task,
+        rows=rows,
+        answer=answer(task, rows),
+        facts=facts(task),
+        results=tables.results(task, rows),
+        notes=[n for n in notes if n],
+        budget=budget(task, rows),
+        costs=costs(task, rows),
+        against_cost=figures.against_cost(task, rows, looks, studio),
+        classes=tables.classes(task, rows),
+        runs=tables.runs(task),
+        folds=figures.folds(task, looks, studio),
+        tests=tables.tests(task, rows),
+        curves=figures.curves(task, looks, studio),
+        gallery=gallery(task, studio) if pictures else Gallery(),
+        references=references(task),
+        failures=[(c.key, c.status, c.why) for c in task.cells if c.metrics is None],
+    )
+
+
+def facts(task: Task) -> str:
+    """The task in a line: host, networks, data, protocol, recipe."""
+    parts = [str(task.fact("about")).rstrip(".")] if task.fact("about") else []
+    if host := task.fact("host"):
+        parts.append(f"{host}: {', '.join(task.networks)}")
+    if name := task.data("name"):
+        unit = task.data("unit") or "samples"
+        counts = [
+            f"{task.data(k):,} {k}ing" if k != "valid" else f"{task.data(k):,} validation"
+            for k in ("train", "valid", "test")
+            if isinstance(task.data(k), int) and task.data(k) > 0
+        ]
+        parts.append(f"{name} ({', '.join(counts).replace('testing', 'test')} {unit}, {task.data('classes')} classes)")
+    units = len(task.units)
+    kind = "fold" if task.folded else "seed"
+    parts.append(f"{units} {kind}{'' if units == 1 else 's'}")
+    if recipe := task.fact("recipe"):
+        parts.append(f"recipe {recipe}")
+    return ". ".join(p[0].upper() + p[1:] for p in parts) + f". {missing_line(task)}".rstrip()
+
+
+def provenance(task: Task) -> dict[str, Any]:
+    """Versions, commits, machines and commands of a task's finished cells, each once."""
+    found: dict[str, dict[str, None]] = {"versions": {}, "git": {}, "machine": {}, "when": {}}
+    for cell in task.cells:
+        record = cell.record
+        if record.get("versions"):
+            found["versions"][", ".join(f"{k} {v}" for k, v in record["versions"].items())] = None
+        if (git := record.get("git") or {}).get("commit"):
+            found["git"][str(git["commit"])[:12] + (", with uncommitted changes" if git.get("dirty") else "")] = None
+        if machine := record.get("machine"):
+            found["machine"][", ".join(str(v) for v in machine.values())] = None
+    seconds = sum(m for model in task.models.values() for m in model.seconds.values())
+    ended = sorted(str(c.record["ended"]) for c in task.cells if c.record.get("ended"))
+    made = {k: list(v) for k, v in found.items() if v}
+    made["trained"] = f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"
+    if ended:
+        made["finished"] = ended[-1]
+    return made

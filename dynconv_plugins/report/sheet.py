@@ -1,0 +1,137 @@
+"""A table as data: rendered as HTML by the template, as Markdown and CSV here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+DASH = "–"
+GIGA, MEGA = 1e9, 1e6
+
+
+@dataclass(frozen=True)
+class Value:
+    """One field of a table.
+
+    Attributes:
+        text: What is shown.
+        note: A smaller second line, such as an interval or a multiple of the static twin's.
+        raw: What CSV gets, in full precision; the text where None.
+        tone: ``good``, ``bad``, ``quiet`` or nothing.
+        mark: Colour and marker of a model, as an index into `looks`; None for none.
+    """
+
+    text: str = DASH
+    note: str = ""
+    raw: Any = None
+    tone: str = ""
+    mark: str | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column: its title, its unit, and whether it holds numbers."""
+
+    text: str
+    unit: str = ""
+    number: bool = True
+
+    @property
+    def title(self) -> str:
+        return f"{self.text} ({self.unit})" if self.unit else self.text
+
+
+@dataclass
+class Table:
+    """A table. The first field of each row names the row.
+
+    Attributes:
+        name: Of its file.
+        heads: Columns.
+        rows: Fields, as many as heads.
+        about: What the columns mean, below the table.
+    """
+
+    name: str
+    title: str
+    heads: Sequence[Head]
+    rows: list[list[Value]] = field(default_factory=list)
+    about: str = ""
+
+    def without_empty(self) -> Table:
+        """The same table without columns in which nothing is known."""
+        kept = [i for i in range(len(self.heads)) if i == 0 or any(row[i].text not in (DASH, "") for row in self.rows)]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return Table(self.name, self.title, [self.heads[i] for i in kept], rows, self.about)
+
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(_cell(h.title) for h in self.heads) + " |"]
+        lines.append("|" + "|".join(" ---: " if h.number else " --- " for h in self.heads) + "|")
+        for row in self.rows:
+            texts = (f"{v.text} ({v.note})" if v.note and v.text else v.text or v.note for v in row)
+            lines.append("| " + " | ".join(_cell(t) for t in texts) + " |")
+        return "\n".join(lines) + "\n"
+
+    def csv(self) -> str:
+        """Full precision; a column's notes follow in a column of their own."""
+        noted = [any(row[i].note for row in self.rows) for i in range(len(self.heads))]
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([t for h, n in zip(self.heads, noted, strict=True) for t in _doubled(h.title, "note", n)])
+        for row in self.rows:
+            writer.writerow([t for v, n in zip(row, noted, strict=True) for t in _doubled(_raw(v), v.note, n, False)])
+        return out.getvalue()
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _doubled(first: Any, second: str, both: bool, titled: bool = True) -> list[Any]:
+    return [first] + ([f"{first}: {second}" if titled else second] if both else [])
+
+
+def _raw(value: Value) -> Any:
+    if value.raw is None or (isinstance(value.raw, float) and math.isnan(value.raw)):
+        return "" if value.text == DASH else value.text
+    return value.raw
+
+
+def percent(fraction: float | None, note: str = "", tone: str = "") -> Value:
+    """A score in percent, one digit."""
+    if fraction is None or math.isnan(fraction):
+        return Value()
+    return Value(f"{fraction * 100:.1f}", note, fraction, tone)
+
+
+def decimal(value: float | None, digits: int = 3, note: str = "") -> Value:
+    """A plain number."""
+    if value is None or math.isnan(value):
+        return Value()
+    return Value(f"{value:.{digits}f}".replace("-", "−"), note, value)
+
+
+def figures(value: float | None, scale: float = 1.0, note: str = "") -> Value:
+    """Three significant figures of ``value / scale``, without exponents."""
+    if value is None or math.isnan(value):
+        return Value()
+    x = value / scale
+    digits = 0 if x == 0 else max(0, 2 - math.floor(math.log10(abs(x))))
+    return Value(f"{x:,.{min(digits, 4)}f}", note, value)
+
+
+def times(ratio: float | None) -> str:
+    """A multiple of the static twin's: ``1.31×``."""
+    return "" if ratio is None else f"{ratio:.2f}×"
+
+
+def interval(low: float, high: float, scale: float = 100, signed: bool = False) -> str:
+    """``64.1 to 66.3``; empty where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return ""
+    form = "+.1f" if signed else ".1f"
+    return f"{low * scale:{form}} to {high * scale:{form}}".replace("-", "−")

@@ -1,0 +1,127 @@
+"""Intervals and tests. Everything that scipy has is scipy's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL = 0.05
+FEWEST = 3
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, standard deviation (n - 1 below) and 95% confidence interval; ``nan`` where n is too small for them."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences of pairs: their summary, and two-sided p values; None where no test can be made.
+
+    Attributes:
+        summary: Of the differences, with the interval that belongs to `p`.
+        p: The test that decides: paired t, corrected where the pairs are folds.
+        plain: The paired t-test without correction.
+        wilcoxon: The signed-rank test.
+        why: Why there is no test.
+    """
+
+    summary: Summary
+    p: float | None = None
+    plain: float | None = None
+    wilcoxon: float | None = None
+    why: str = ""
+
+
+def summarise(values: Sequence[float], overlap: float = 0.0) -> Summary:
+    """Mean and Student's t interval.
+
+    Args:
+        values: One per seed or fold.
+        overlap: Test samples over training samples, ``1 / (k - 1)`` for k folds. The training sets of folds overlap, so
+            that their scores vary less than those of independent runs; the variance of the mean is taken as
+            ``(1/n + overlap) sd^2`` (Nadeau & Bengio, Inference for the Generalization Error, Machine Learning 52,
+            2003, section 3). 0 for seeds.
+    """
+    x = np.asarray(values, dtype=float)
+    n = len(x)
+    if n < 2:
+        return Summary(n, float(x.mean()) if n else math.nan, math.nan, math.nan, math.nan)
+    mean, sd = float(x.mean()), float(x.std(ddof=1))
+    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * sd * math.sqrt(1 / n + overlap)
+    return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def wilson(score: float, n: int) -> tuple[float, float]:
+    """Wilson's 95% interval of an accuracy on `n` test samples: the sampling error of the test set alone."""
+    low, high = stats.binomtest(round(score * n), n).proportion_ci(1 - LEVEL, method="wilson")
+    return float(low), float(high)
+
+
+def paired(ours: Sequence[float], theirs: Sequence[float], overlap: float = 0.0) -> Paired:
+    """Tests whether `ours` differ from `theirs`, pair by pair.
+
+    Source: Student's paired t-test; with `overlap`, the corrected resampled t-test of Nadeau & Bengio (2003), which for
+    folds divides by ``sd sqrt(1/n + n_test/n_train)``; Wilcoxon's signed-rank test beside them.
+
+    Args:
+        ours, theirs: Scores of the same units in the same order.
+        overlap: See `summarise`.
+    """
+    d = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
+    summary = summarise(d, overlap)
+    n = len(d)
+    if n < FEWEST:
+        return Paired(summary, why="too few runs to test")
+    if np.ptp(d) < 1e-12:
+        # No spread at all: t would be 0/0 or infinite. Equal everywhere is no difference; equally far apart in every
+        # run means that the units did not vary what they should.
+        same = abs(summary.mean) < 1e-12
+        return Paired(summary, *(1.0, 1.0, 1.0) if same else (), why="" if same else "no spread between runs to test")
+    t = summary.mean / (summary.sd * math.sqrt(1 / n + overlap))
+    p = float(2 * stats.t.sf(abs(t), n - 1))
+    return Paired(summary, p, float(stats.ttest_1samp(d, 0).pvalue), float(stats.wilcoxon(d).pvalue))
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down correction for several tests; None stays None.
+
+    Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scand. J. Statistics 6, 1979.
+    """
+    known = sorted((p, i) for i, p in enumerate(ps) if p is not None)
+    adjusted: list[float | None] = [None] * len(ps)
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        adjusted[i] = highest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Samples that only one of two networks gets right, and the exact two-sided p."""
+
+    only_ours: int
+    only_theirs: int
+    p: float
+
+
+def mcnemar(truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> McNemar:
+    """McNemar's exact test of two networks on the same test samples ``[N]``.
+
+    Source: Q. McNemar, Psychometrika 12, 1947; exact form: a binomial test of the samples on which they disagree. It is
+    about these two trained networks, and says nothing about what another seed would give.
+    """
+    a, b = ours == truth, theirs == truth
+    won, lost = int((a & ~b).sum()), int((b & ~a).sum())
+    return McNemar(won, lost, float(stats.binomtest(won, won + lost).pvalue) if won + lost else 1.0)

@@ -1,0 +1,177 @@
+"""The answer first: does dynamic convolution pay, for each task, and at which budget?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import published
+from .collect import missing_line, static_missing
+from .compare import Compared, Verdict, points
+from .records import STATIC, Study, Task
+from .sheet import Head, Table, Value, figures, interval, percent, times
+
+ENOUGH = 5
+RATIOS = (
+    ("params", "the parameters"),
+    ("macs", "the MAdds"),
+    ("latency1", "the latency"),
+    ("seconds", "the training time"),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a task's numbers say.
+
+    Attributes:
+        word: ``Yes``, ``In part``, ``Not shown``, ``No``, ``Too early to say``.
+        tone: ``good``, ``bad`` or ``quiet``.
+        text: One or two sentences with the numbers.
+        best: The dynamic model they are about; None where there is none.
+        top: The model with the highest mean, of all.
+    """
+
+    task: Task
+    word: str
+    tone: str
+    text: str
+    best: Compared | None
+    top: Compared | None
+
+
+def answer(task: Task, rows: Sequence[Compared]) -> Answer:
+    """The verdict on a task.
+
+    A dynamic model pays if it beats its static twin after correction for the number of models; if the highest mean
+    belongs to a static network none the less, it pays in part.
+    """
+    scored = [r for r in rows if r.scores.n]
+    dynamic = [r for r in scored if r.model.operator != STATIC]
+    top = max(scored, key=lambda r: r.scores.mean, default=None)
+    if not dynamic:
+        return Answer(task, "Too early to say", "quiet", "No dynamic model has a result yet.", None, top)
+    better = [r for r in dynamic if r.verdict is Verdict.BETTER]
+    best = max(better or dynamic, key=lambda r: r.scores.mean)
+    tested = [r for r in dynamic if r.p is not None]
+    if better:
+        more = "" if len(tested) < 2 else f" {len(better)} of {len(tested)} dynamic models beat their static twin."
+        word, tone = "Yes", "good"
+        if top.model.operator == STATIC:
+            word = "In part"
+            more += f" But the highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
+        return Answer(task, word, tone, _sentence(task, best) + more, best, top)
+    if not tested:
+        return Answer(task, "Too early to say", "quiet", f"{_sentence(task, best)} {_more_runs(best)}", best, top)
+    if all(r.verdict is Verdict.WORSE for r in tested):
+        return Answer(task, "No", "bad", f"{_sentence(task, best)} Every dynamic model is worse.", best, top)
+    half = (best.pair.summary.high - best.pair.summary.low) / 2 if best.pair else math.nan
+    seen = (
+        ""
+        if math.isnan(half)
+        else f" These runs cannot tell a gain of less than about {half * 100:.1f} points from chance."
+    )
+    lead = "No dynamic model beats its static twin. The best of them: "
+    return Answer(task, "Not shown", "quiet", lead + _sentence(task, best) + seen, best, top)
+
+
+def _sentence(task: Task, row: Compared) -> str:
+    return f"{row.sentence[:-1]}. {_price(row)}"
+
+
+def _price(row: Compared) -> str:
+    known = [f"{times(row.ratio(what))} {name}" for what, name in RATIOS if row.ratio(what) is not None]
+    if not known:
+        return "What it costs was not measured."
+    return f"It takes {known[0] if len(known) == 1 else ', '.join(known[:-1]) + ' and ' + known[-1]}."
+
+
+def _more_runs(row: Compared) -> str:
+    if row.exact is not None and row.exact.p < 0.05:
+        return "On this test set the two trained networks differ (McNemar), which says nothing about another seed."
+    return "A test needs at least three runs of each model."
+
+
+def overview(answers: Sequence[Answer]) -> Table:
+    """One row a task: the answer and the numbers behind it."""
+    heads = [
+        Head("Task", number=False),
+        Head("does it pay?", number=False),
+        Head("best dynamic model", number=False),
+        Head("score", "%"),
+        Head("against static", "points"),
+        Head("MAdds", "×"),
+        Head("latency", "×"),
+        Head("training", "×"),
+    ]
+    table = Table("summary", "In one table", heads)
+    for a in answers:
+        name = Value(a.task.name, str(a.task.data("name") or ""))
+        word = Value(a.word, tone=a.tone)
+        if a.best is None:
+            table.rows.append([name, word, *[Value()] * 6])
+            continue
+        row, pair = a.best, a.best.pair
+        gap = Value()
+        if pair and pair.summary.n:
+            gap = Value(points(pair.summary.mean), interval(pair.summary.low, pair.summary.high, signed=True))
+        ratios = (row.ratio(what) for what in ("macs", "latency1", "seconds"))
+        fields = [Value() if r is None else Value(f"{r:.2f}", raw=r) for r in ratios]
+        score = percent(row.scores.mean, a.task.score_name)
+        table.rows.append([name, word, Value(row.name, row.verdict.value, mark=row.model.label), score, gap, *fields])
+    table.about = (
+        "The best dynamic model of each task: one that beats its static twin where there is one, else the one with the "
+    )
+    table.about += (
+        "highest mean. Below the points: their 95% confidence interval. × are multiples of the static twin's cost."
+    )
+    return table
+
+
+def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
+    """The best score for each budget of latency: models that no faster one equals in its mean."""
+    known = [(c.latency(1), r) for r in rows if r.scores.n and (c := r.model.costs) and c.latency(1)]
+    if len({c.measured for _, r in known if (c := r.model.costs)}) != 1 or len(known) < 2:
+        return None
+    heads = [Head("Latency at batch 1, at least", "ms", False), Head("model", number=False), Head(task.score_name, "%")]
+    table = Table(f"{task.name}-budget", "At your budget", [*heads, Head("against its static twin", number=False)])
+    reached = -math.inf
+    for ms, row in sorted(known, key=lambda pair: pair[0]):
+        if row.scores.mean <= reached:
+            continue
+        reached = row.scores.mean
+        low, high = row.binomial or (row.scores.low, row.scores.high)
+        said = "" if row.model.operator == STATIC else row.verdict.value
+        tone = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}.get(row.verdict, "quiet")
+        name = Value(row.name, mark=row.model.label)
+        table.rows.append([figures(ms), name, percent(reached, interval(low, high)), Value(said, tone=tone, raw=said)])
+    table.about = (
+        "The highest mean that is to be had within a latency; a step up that is not significant may be chance."
+    )
+    return table
+
+
+def caveats(study: Study, compared: dict[str, list[Compared]]) -> list[str]:
+    """What has to be known before the numbers are believed."""
+    made = list(study.notes)
+    for task in study.tasks.values():
+        if line := missing_line(task):
+            made.append(f"{task.name}: {line}")
+        if lacking := static_missing(task):
+            made.append(
+                f"{task.name}: no static twin of {', '.join(lacking)}, so that nothing can be compared with it."
+            )
+        fewest = min((len(r.model.results) for r in compared[task.name] if r.model.results), default=0)
+        if not task.folded and 0 < fewest < ENOUGH:
+            runs = "one run" if fewest == 1 else f"{fewest} runs"
+            made.append(f"{task.name}: only {runs} of each model; below five seeds nothing is a firm result.")
+        if task.data("real") is False:
+            made.append(f"{task.name}: {task.data('name')} is the built-in data set, made up to try things out.")
+        elif line := published.not_comparable(task):
+            made.append(f"{task.name}: {line[0].lower()}{line[1:]}")
+        if task.score_name == "accuracy" and (n := task.data("test")) and n < 1000:
+            noise = 100 * math.sqrt(0.8 * 0.2 / n)
+            said = f"an accuracy near 80% has a standard error of {noise:.1f} points from the test set alone"
+            made.append(f"{task.name}: {n} test samples{' a fold' if task.folded else ''}; {said}.")
+    return made

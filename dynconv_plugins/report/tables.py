@@ -1,0 +1,211 @@
+"""The tables of one task: results (the paper's Tables 3, 4 and 4b), runs (4a), classes, tests and costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from . import published
+from .compare import Compared, Verdict, points
+from .records import STATIC, Task
+from .sheet import DASH, GIGA, MEGA, Head, Table, Value, decimal, figures, interval, percent, times
+
+TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
+
+
+def kind(task: Task) -> str:
+    """Which of the paper's tables a task's results are."""
+    if task.score_name == "mIoU":
+        return "Table 4"
+    return "Table 4b" if task.folded else "Table 3"
+
+
+def results(task: Task, rows: Sequence[Compared]) -> Table:
+    """Scores with intervals, differences from the twin and what may be said of them, costs, the paper's numbers."""
+    name = task.score_name
+    table = Table(
+        f"{task.name}-results",
+        f"{name[0].upper() + name[1:]} ({kind(task)} of the paper)",
+        [
+            Head("Model", number=False),
+            Head(name, "%"),
+            Head("sd", "points"),
+            Head("against static", "points"),
+            Head("verdict", number=False),
+            Head("MAdds", "G"),
+            Head("parameters", "M"),
+            Head(f"the paper's {name}", "%"),
+            Head("the paper's FLOPs", "G"),
+        ],
+    )
+    for row in rows:
+        paper = published.published(task, row.model)
+        costs = row.model.costs
+        table.rows.append(
+            [
+                model_name(task, row),
+                _score(row),
+                decimal(row.scores.sd * 100, 1),
+                _gap(row),
+                _verdict(row),
+                figures(costs.macs if costs else None, GIGA, times(row.ratio("macs"))),
+                figures(costs.params if costs else None, MEGA, times(row.ratio("params"))),
+                percent(paper.score, f"± {paper.sd * 100:.1f}" if paper.sd else "") if paper else Value(),
+                decimal(paper.gflops, 1) if paper and paper.gflops else Value(),
+            ]
+        )
+    what = "fold" if task.folded else "seed"
+    about = f"Mean over {what}s with its 95% confidence interval below it (Student's t"
+    about += ", widened for the overlap of the training sets of folds" if task.folded else ""
+    about += "); after a single run of an accuracy, Wilson's interval of the test set. sd divides by n − 1. "
+    about += f"“Against static” is the mean difference from the static twin over common {what}s, with its interval. "
+    about += "MAdds count a multiply-add once, the making of the kernels included: what the paper calls FLOPs. "
+    table.about = about + "Multiples (×) are against the static twin."
+    return table.without_empty()
+
+
+def runs(task: Task) -> Table:
+    """Table 4a: score and test loss of every fold or seed."""
+    units = task.units
+    table = Table(
+        f"{task.name}-runs",
+        "Every fold (Table 4a of the paper)" if task.folded else "Every run",
+        [Head("Model", number=False), *(Head(_unit(u)) for u in units), Head("mean"), Head("sd")],
+        about=f"{task.score_name[0].upper() + task.score_name[1:]} in %, with the test loss below it.",
+    )
+    for model in task.ordered():
+        found = model.results
+        fields = []
+        for unit in units:
+            if unit in found:
+                loss = found[unit].loss
+                fields.append(percent(found[unit].score, "" if loss is None else f"{loss:.3f}"))
+            else:
+                status = model.cells[unit].status if unit in model.cells else ""
+                fields.append(Value(DASH, status, "", "quiet"))
+        scores = np.array([m.score for m in found.values()])
+        losses = np.array([m.loss for m in found.values() if m.loss is not None])
+        mean = percent(float(scores.mean()), f"{losses.mean():.3f}" if len(losses) else "") if len(scores) else Value()
+        spread = Value()
+        if len(scores) > 1:
+            note = f"{losses.std(ddof=1):.3f}" if len(losses) > 1 else ""
+            spread = percent(float(scores.std(ddof=1)), note)
+        table.rows.append([Value(task.name_of(model), mark=model.label), *fields, mean, spread])
+    return table
+
+
+def tests(task: Task, rows: Sequence[Compared]) -> Table:
+    """Every test against the static twin, with its p values."""
+    folded = task.folded
+    table = Table(
+        f"{task.name}-tests",
+        "Tests against the static twin",
+        [
+            Head("Model", number=False),
+            Head("pairs"),
+            Head("difference", "points"),
+            Head("corrected t-test" if folded else "paired t-test", "p"),
+            Head("with Holm", "p"),
+            *([Head("plain t-test", "p")] if folded else []),
+            Head("Wilcoxon", "p"),
+            Head("McNemar", "p"),
+            Head("verdict", number=False),
+        ],
+    )
+    for row in rows:
+        if row.pair is None:
+            continue
+        pair, exact = row.pair, row.exact
+        few = Value(pair.why, raw="", tone="quiet") if pair.why else Value()
+        table.rows.append(
+            [
+                Value(row.name, mark=row.model.label),
+                Value(str(pair.summary.n), raw=pair.summary.n),
+                _gap(row),
+                few if pair.p is None else _p(pair.p),
+                _p(row.p),
+                *([_p(pair.plain)] if folded else []),
+                _p(pair.wilcoxon),
+                _p(exact.p, f"{exact.only_ours} : {exact.only_theirs}") if exact else Value(),
+                _verdict(row, False),
+            ]
+        )
+    pairs = max((r.pair.summary.n for r in rows if r.pair), default=0)
+    about = "The verdict rests on the first test after Holm's correction for the number of models, at 5%. "
+    if folded:
+        about += (
+            "It is the corrected resampled t-test of Nadeau and Bengio (2003): the training sets of folds overlap, "
+        )
+        about += "and the plain t-test beside it is too sure of itself. "
+    if 3 <= pairs < 6:
+        about += f"With {pairs} pairs Wilcoxon's p cannot fall below {2 / 2**pairs:.2g}. "
+    if any(r.exact for r in rows):
+        about += "McNemar's exact test compares two trained networks on the same test samples (right in one only : "
+        about += "right in the other only); it says nothing about another seed."
+    table.about = about.strip()
+    return table.without_empty()
+
+
+def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
+    """Table 4 by class: IoU of each class, averaged over runs; classes in the order of the data set."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        for metrics in row.model.results.values():
+            for name, value in metrics.per_class.items():
+                values.setdefault(name, {}).setdefault(row.model.key, []).append(value)
+    if not values or task.score_name != "mIoU":
+        return None
+    shown = [r for r in rows if r.model.results]
+    heads = [Head("Class", number=False), *(Head(r.name) for r in shown)]
+    table = Table(f"{task.name}-classes", "IoU of each class (%)", heads)
+    for name, found in values.items():
+        means = [
+            float(np.mean(v)) if (v := [x for x in found.get(r.model.key, []) if x == x]) else math.nan for r in shown
+        ]
+        best = max((m for m in means if m == m), default=math.nan)
+        table.rows.append([Value(name), *(percent(m, tone="best" if m == best else "") for m in means)])
+    table.rows.append([Value("mIoU"), *(percent(r.scores.mean) for r in shown)])
+    table.about = (
+        "Mean over runs; the highest of each class in bold. A class that neither occurs nor is predicted has none."
+    )
+    return table
+
+
+def model_name(task: Task, row: Compared) -> Value:
+    """The row's name, with how many of the planned runs are in it."""
+    what = ("fold" if task.folded else "run") + ("" if len(row.model.cells) == 1 else "s")
+    done, planned = len(row.model.results), len(row.model.cells)
+    return Value(row.name, f"{done} {what}" if done == planned else f"{done} of {planned} {what}", mark=row.model.label)
+
+
+def _score(row: Compared) -> Value:
+    low, high = row.binomial or (row.scores.low, row.scores.high)
+    return percent(row.scores.mean, interval(low, high))
+
+
+def _gap(row: Compared) -> Value:
+    if row.pair is None or not row.pair.summary.n:
+        return Value()
+    s = row.pair.summary
+    return Value(points(s.mean), interval(s.low, s.high, signed=True), s.mean)
+
+
+def _verdict(row: Compared, with_p: bool = True) -> Value:
+    if row.model.operator == STATIC:
+        return Value("" if row.model.results else row.verdict.value, tone="quiet", raw="")
+    note = f"p = {_p(row.p).text}".replace("= <", "< ") if row.p is not None and with_p else ""
+    text = {Verdict.BETTER: "beats static", Verdict.WORSE: "worse than static"}.get(row.verdict, row.verdict.value)
+    return Value(text, note, text, TONES.get(row.verdict, "quiet"))
+
+
+def _p(p: float | None, note: str = "") -> Value:
+    if p is None:
+        return Value()
+    return Value("<0.001" if p < 0.001 else f"{p:.3f}", note, p)
+
+
+def _unit(unit: str) -> str:
+    letters = unit.rstrip("0123456789")
+    return f"{letters} {unit[len(letters) :]}"

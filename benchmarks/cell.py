@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import dynconv_plugins as dc
+from dynconv_plugins.study.memory import peak, stored
 
-from .memory import peak, stored
 from .networks import FCN, dynamic, loss, shape, static, timm_condconv
 from .timing import compare, warm_up
 

@@ -15,6 +15,9 @@ from torch import nn
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UnknownName, UserError
 
+STATIC = "static"
+STATIC_TWIN = dc.registry.Operator(STATIC, {}, "no operator: the static twin")
+OPERATORS = (*dc.registry.names(), STATIC)
 ANNEAL_FROM = 30.0  # ODConv, section 4.1: the temperature starts at 30 and falls linearly to 1
 _logger = logging.getLogger("timm_models")
 _CONVOLUTION = set(inspect.signature(nn.Conv2d).parameters)
@@ -48,7 +51,9 @@ def register_family(
     create: Callable[..., nn.Module],
     describe: Callable[[str, dc.registry.Operator], str],
 ) -> list[str]:
-    """Registers ``<base>_<operator>`` in timm for each base and each registered operator.
+    """Registers ``<base>_<operator>`` in timm for each base and each registered operator, and ``<base>_static``.
+
+    The static one is timm's network with the stems and strides that its dynamic versions offer: their static twin.
 
     The functions become attributes of `module`, which timm reads ``__all__`` and ``default_cfgs`` from.
 
@@ -68,10 +73,10 @@ def register_family(
 
         build.__name__ = build.__qualname__ = f"{base}_{operator}"
         build.__module__ = module.__name__
-        build.__doc__ = describe(base, dc.registry.get(operator))
+        build.__doc__ = describe(base, STATIC_TWIN if operator == STATIC else dc.registry.get(operator))
         return build
 
-    functions = [entrypoint(base, operator) for base in bases for operator in dc.registry.names()]
+    functions = [entrypoint(base, operator) for base in bases for operator in OPERATORS]
     for function in functions:
         setattr(module, function.__name__, register_model(function))
     return [function.__name__ for function in functions]
@@ -105,6 +110,8 @@ def operator_arguments(
 
 def _options(operator: str) -> set[str]:
     """Names of the arguments that an operator has beside those of a convolution."""
+    if operator == STATIC:
+        return set()
     parameters = inspect.signature(dc.registry.get(operator).classes[2]).parameters
     return set(parameters) - _CONVOLUTION - {"conv", "conv_options"}
 
@@ -136,7 +143,7 @@ def make_dynamic(
 
     Args:
         model: The network.
-        operator: Name in the registry.
+        operator: Name in the registry, or ``static``: then nothing is replaced.
         where: Placement name or regular expression; ``None`` is the operator's own placement.
         anneal_steps: Training steps over which the network itself lowers its temperature to 1; 0: it does not. An
             operator without a temperature ignores it, so that one command line serves every operator.
@@ -145,6 +152,8 @@ def make_dynamic(
     Raises:
         UserError: If `where` is not a string, or nothing was replaced, or an argument is out of range.
     """
+    if operator == STATIC:
+        return
     if where is not None and not isinstance(where, str):
         # timm saves the arguments as JSON: a callable could be used once and never be loaded again.
         raise UserError("where= takes a placement name or a regular expression here; for a callable use dynamize()")

@@ -21,6 +21,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
 from .dynamic import (
+    OPERATORS,
     default_cfg,
     make_dynamic,
     operator_arguments,
@@ -36,7 +37,7 @@ _WIDTHS = {"mobilenetv2_050": 0.5, "mobilenetv2_075": 0.75, "mobilenetv2_100": 1
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 default_cfgs = generate_default_cfgs(
-    {f"{b}_{operator}": default_cfg("conv_stem", "classifier") for b in _WIDTHS for operator in dc.registry.names()}
+    {f"{b}_{operator}": default_cfg("conv_stem", "classifier") for b in _WIDTHS for operator in OPERATORS}
 )
 
 
@@ -44,7 +45,7 @@ class _Dynamic(DynamicModel):
     """timm's MobileNetV2 with an operator in place of some of its convolutions.
 
     Args:
-        operator: Name in ``dynconv_plugins.registry``.
+        operator: Name in ``dynconv_plugins.registry``, or ``static``.
         where: Placement name or regular expression; ``None`` is the operator's own placement.
         small_stem: Stem of stride 1, for images of about 64 pixels; every stride of ``feature_info`` is then half
             the usual one.

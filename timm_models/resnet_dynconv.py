@@ -17,6 +17,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
 from .dynamic import (
+    OPERATORS,
     default_cfg,
     make_dynamic,
     operator_arguments,
@@ -35,7 +36,7 @@ _BASES: dict[str, tuple[type[nn.Module], tuple[int, ...]]] = {
 }
 
 default_cfgs = generate_default_cfgs(
-    {f"{base}_{operator}": default_cfg("conv1", "fc") for base in _BASES for operator in dc.registry.names()}
+    {f"{base}_{operator}": default_cfg("conv1", "fc") for base in _BASES for operator in OPERATORS}
 )
 
 
@@ -45,7 +46,7 @@ class DynamicResNet(DynamicModel, ResNet):
     Args:
         block: timm's block class.
         layers: Blocks in each stage.
-        operator: Name in ``dynconv_plugins.registry``.
+        operator: Name in ``dynconv_plugins.registry``, or ``static``.
         where: Placement name or regular expression; ``None`` is the operator's own placement.
         small_stem: 3x3 stem of stride 1 and no max-pooling, for images of about 64 pixels; every stride of
             ``feature_info`` is then a quarter of the usual one.

@@ -53,6 +53,15 @@ def millions(model):
     return f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}"
 
 
+@pytest.mark.parametrize("base", ["resnet18", "mobilenetv2_050"])
+def test_the_static_twin_is_timms_own_network(base):
+    x = images()
+    twin, timms = build(f"{base}_static"), build(base)
+    timms.load_state_dict(twin.state_dict())
+    assert not dc.operators_in(twin) and torch.equal(twin(x), timms(x))
+    assert build(f"{base}_static", small_stem=True)(x).shape == (2, 5)
+
+
 @pytest.mark.parametrize("base", BASES)
 @pytest.mark.parametrize("operator", dc.registry.names())
 def test_every_operator_is_registered_for_every_network(base, operator):

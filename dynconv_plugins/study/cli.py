@@ -1,0 +1,70 @@
+"""``dynconv study``: runs a plan and prints its table; ``dynconv report`` draws the rest."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from .. import datasets
+from ..errors import UserError, require
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds ``study`` to the commands of ``dynconv``."""
+    from .plan import names
+
+    parser = subparsers.add_parser(
+        "study",
+        help=__doc__,
+        description="Runs a plan: tasks x models x seeds, each cell by its host's own trainer. A second call goes on.",
+        epilog="Each cell is a folder with command line, log, versions, metrics and checkpoint. See also: dynconv report.",
+    )
+    parser.add_argument("plan", nargs="?", default="quick", help=f"a YAML file, or one of {', '.join(names())}")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/<plan>")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="holds the real data sets; default $DYNCONV_DATA")
+    parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks of the plan")
+    parser.add_argument("--models", nargs="+", metavar="NAME", help="only these models of it, beside the static ones")
+    parser.add_argument("--seeds", type=int, metavar="N", help="instead of the plan's; folds stay")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default 1)")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="for all of them together"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the cells and an estimate of the time; train nothing"
+    )
+    parser.add_argument("--no-costs", action="store_true", help="do not measure latency and memory at the end")
+    parser.add_argument("--cluster", metavar="NAME", help="submit the cells by submitit: slurm, or local")
+    parser.add_argument(
+        "--cluster-arg", action="append", default=[], metavar="K=V", help="e.g. slurm_partition=gpu, timeout_min=600"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the study and returns its exit code: 1 if a cell failed, 130 if it was interrupted."""
+    for module in ("rich", "yaml", "fvcore"):
+        require(module, extra="study")
+    for what in ("jobs", "threads", "seeds"):
+        if getattr(args, what) is not None and getattr(args, what) < 1:
+            raise UserError(f"--{what} must be at least 1, not {getattr(args, what)}")
+    if args.data is not None and not args.data.is_dir():
+        raise UserError(f"--data {args.data} is not a folder")
+    from . import plan as plans
+    from .study import Study
+
+    plan = plans.narrowed(plans.load(args.plan), args.tasks, args.models, args.seeds)
+    out = args.out or Path("runs") / plan.name
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; choose another name")
+    found = datasets.find(args.data) if args.data is not None else datasets.find()
+    # So that a plain `kill` stops what is running as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    study = Study(plan, out, found, args.threads)
+    if args.dry_run:
+        return study.dry_run(args.jobs)
+    if args.cluster:
+        return study.submit(args.cluster, args.cluster_arg, args.no_costs)
+    return study.run(args.jobs, args.no_costs)

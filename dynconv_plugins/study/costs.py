@@ -1,0 +1,106 @@
+"""``python -m dynconv_plugins.study.costs FOLDER...``: what the models of a task cost, measured side by side.
+
+One process measures a static network and its dynamic twins in turns, when no training runs beside it: latencies that
+are taken at different moments of a busy machine cannot be compared.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+
+from .. import complexity
+from ..errors import run_cli
+from . import cells, hosts, memory
+
+BATCHES = (1, 64)
+ROUNDS = 7
+
+
+def measured(folders: list[Path], seconds: float) -> dict[str, dict]:
+    """Parameters, MAdds, latency and memory of trained cells, one a model.
+
+    Args:
+        folders: The cells, of one task.
+        seconds: About how long to measure each latency.
+    """
+    models: dict[str, tuple[nn.Module, dict]] = {}
+    for folder in folders:
+        record = cells.read(folder)
+        models[record["model"]] = hosts.get(record["host"]).load(folder), record
+    made: dict[str, dict] = {}
+    for name, (model, record) in models.items():
+        x = hosts.get(record["host"]).example(record, 1)
+        counted = complexity(model, tuple(x.shape))
+        made[name] = {"params": counted.params, "macs": counted.macs, "input_size": list(x.shape), "latency_ms": {}}
+        made[name]["memory_mb"] = _memory(model, record)
+    for batch in BATCHES:
+        runs = {}
+        for name, (model, record) in models.items():
+            runs[name] = _forward(model, hosts.get(record["host"]).example(record, batch))
+        for name, quartiles in _in_turns(runs, seconds).items():
+            made[name]["latency_ms"][str(batch)] = quartiles
+    return made
+
+
+def _forward(model: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    def run() -> object:
+        with torch.inference_mode():
+            return model(x)
+
+    return run
+
+
+def _in_turns(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
+    """Quartiles in milliseconds; each round times every function, so that a disturbance hits all of them alike."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    for _ in range(ROUNDS):
+        for name, run in runs.items():
+            timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
+            times[name].append(timer.blocked_autorange(min_run_time=seconds / ROUNDS).median * 1e3)
+    return {name: statistics.quantiles(values, n=4) for name, values in times.items()}
+
+
+def _memory(model: nn.Module, record: dict) -> dict[str, float]:
+    """Peak of the tensors alive at once, above the model's own, in MiB: inference with 64, a training step with 8."""
+    host = hosts.get(record["host"])
+    large, small = host.example(record, 64), host.example(record, 8)
+
+    def train() -> None:
+        out = model(small)
+        out.float().sum().backward()
+        model.zero_grad(set_to_none=True)
+
+    found = {"inference_64": memory.peak(_forward(model, large)) / 2**20}
+    model.train()
+    try:
+        train()
+        found["training_8"] = memory.peak(train) / 2**20
+    finally:
+        model.eval()
+    return found
+
+
+def main() -> None:
+    """Writes ``costs.json`` into the task's folder."""
+    out, seconds, *folders = sys.argv[1:]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from .provenance import machine
+
+        models = measured([Path(f) for f in folders], float(seconds))
+    threads = torch.get_num_threads()
+    cells.write(Path(out), {"threads": threads, "machine": machine(), "models": models}, "costs.json")
+
+
+if __name__ == "__main__":
+    run_cli(main)

@@ -1,0 +1,112 @@
+"""Runs one cell from its folder: the trainer, then the score. Whoever calls it, here or on another machine, needs
+nothing but the folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..demo.runner import last_words
+from ..errors import UserError
+from . import cells, hosts, process, provenance
+
+DONE, FAILED, RUNNING, WAITING = "done", "failed", "running", "waiting"
+
+
+def run_cell(
+    folder: str,
+    threads: int = 0,
+    gpu: int | None = None,
+    watch: Callable[[], None] = lambda: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> str:
+    """Trains and scores one cell; a killed one goes on where its trainer can.
+
+    Args:
+        folder: The cell's folder, with its ``cell.json``.
+        threads: CPU threads of the command; 0: all cores.
+        gpu: The only GPU that it sees; None: all.
+        watch: Called about twice a second.
+        stopped: Whether to stop.
+
+    Returns:
+        Its status: ``done``, ``failed`` (its record says why) or ``waiting`` (it was stopped).
+    """
+    path = Path(folder)
+    try:
+        with process.claimed(path) as lock:
+            return _run(path, threads or os.cpu_count() or 1, gpu, lock, watch, stopped)
+    except process.Busy as e:
+        raise UserError(f"{path} {e}") from None
+
+
+def _run(path: Path, threads: int, gpu: int | None, lock: int, watch, stopped) -> str:
+    record = cells.read(path)
+    if record is None:
+        raise UserError(f"{path} holds no {cells.CELL}: it is made by 'dynconv study'")
+    facts = {"threads": threads, "versions": provenance.versions(), "git": provenance.git()}
+    facts |= {"machine": provenance.machine(), "attempts": record.get("attempts", 0) + 1, "error": ""}
+    spent = (record.get("seconds") or 0.0, record.get("processor_seconds") or 0.0)
+    trained = record.get("trained", False)
+    (path / cells.METRICS).unlink(missing_ok=True)
+    record = cells.update(path, status=RUNNING, started=_now(), **facts)
+    env = environment(record, threads, gpu)
+    try:
+        with open(path / cells.LOG, "ab") as log:
+            if not trained:
+                hosts.get(record["host"]).settle(path, record)
+                log.write(f"$ {provenance.shown(record)}\n".encode())
+                log.flush()
+                code, used = process.run(record["command"], env, log, lock, watch, stopped)
+                took = {"seconds": spent[0] + used.seconds, "processor_seconds": spent[1] + used.processor_seconds}
+                record = cells.update(path, memory_mb=used.memory_mb, trained=code == 0, **took)
+                if code:
+                    return _ended(path, WAITING if stopped() else FAILED, f"exit code {code}: {last_words(path)}")
+            score = (sys.executable, "-m", "dynconv_plugins.study.score", str(path))
+            code, _ = process.run(score, env, log, lock, watch, stopped)
+            if code:
+                return _ended(path, WAITING if stopped() else FAILED, f"not scored: {last_words(path)}")
+    except (UserError, OSError, ValueError, ImportError) as e:
+        if os.environ.get("DYNCONV_DEBUG", "") not in ("", "0"):
+            traceback.print_exc()
+        return _ended(path, FAILED, _line(e))
+    return _ended(path, DONE, "")
+
+
+def _ended(path: Path, status: str, error: str) -> str:
+    cells.update(path, status=status, error="" if status == WAITING else error, ended=_now())
+    return status
+
+
+def environment(record: dict[str, Any], threads: int, gpu: int | None) -> dict[str, str]:
+    """The environment of a cell's command."""
+    scripts = str(Path(sys.executable).parent)
+    each = max(1, threads // record.get("processes", 1))
+    return {
+        **os.environ,
+        "PATH": scripts + os.pathsep + os.environ.get("PATH", ""),
+        "PYTHONUNBUFFERED": "1",
+        "OMP_NUM_THREADS": str(each),
+        "MKL_NUM_THREADS": str(each),
+        # Threads that spin while they wait make a busy machine ten times slower.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
+        "MPLBACKEND": "Agg",  # hosts that plot need no screen
+        **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}),
+        **record.get("env", {}),
+    }
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower() + (f": {error.filename}" if error.filename else "")
+    first = (str(error).strip().splitlines() or [""])[0]
+    return first if isinstance(error, UserError) else f"{type(error).__name__}: {first}"

@@ -1,0 +1,111 @@
+"""What the modules of the hosts share."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...errors import UnknownName, UserError
+
+PYTHON = sys.executable
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set as the host finds it on disk.
+
+    Attributes:
+        name: Name for people.
+        path: What the host is given.
+        train, valid, test: Samples in each part; `valid` is taken from the training data.
+        classes: Number of classes.
+        unit: What a sample is, plural.
+        real: False for the built-in diatoms.
+        options: What else the host needs to know.
+        fingerprint: Changes when the data do.
+    """
+
+    name: str
+    path: Path
+    train: int
+    valid: int
+    test: int
+    classes: int
+    unit: str
+    real: bool
+    options: Mapping[str, Any]
+    fingerprint: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self) | {"path": str(self.path)}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A test sample to look at.
+
+    Attributes:
+        x: What the network takes, ``[1, ...]``.
+        shown: ``[H, W, 3]`` uint8, or a series ``[L]``.
+        label: Its class, or a number.
+        truth: Labels ``[H, W]`` for segmentation, else None.
+        predict: Model -> labels ``[H, W]``, for segmentation.
+        paint: Labels -> colours ``[H, W, 3]`` uint8, for segmentation.
+    """
+
+    x: torch.Tensor
+    shown: np.ndarray
+    label: str
+    truth: np.ndarray | None = None
+    predict: Callable[[torch.nn.Module], np.ndarray] | None = None
+    paint: Callable[[np.ndarray], np.ndarray] | None = None
+
+
+def settings(given: Mapping[str, Any], defaults: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """`given` over `defaults`.
+
+    Raises:
+        UnknownName: If a name has no default.
+    """
+    for name in given:
+        if name not in defaults:
+            raise UnknownName(f"entry of {place}:", name, defaults)
+    return {**defaults, **given}
+
+
+def flags(options: Mapping[str, Any]) -> list[str]:
+    """``{"input_size": [3, 64, 64], "amp": True, "model-kwargs": {"small_stem": True}}`` as words of a command line."""
+    words: list[str] = []
+    for name, value in options.items():
+        flag = "--" + name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(flag if value else "--no-" + flag[2:])
+        elif isinstance(value, Mapping):
+            words += [flag, *(f"{k}={v}" for k, v in value.items())]
+        elif isinstance(value, (list, tuple)):
+            words += [flag, *map(str, value)]
+        elif value is not None:
+            words += [flag, str(value)]
+    return words
+
+
+def per_process(batch: int, processes: int) -> int:
+    """The batch of each process when they share one of `batch` samples."""
+    if batch % processes:
+        raise UserError(f"a batch of {batch} cannot be divided among {processes} processes")
+    return batch // processes
+
+
+def held_out(items: list[Any], count: int) -> tuple[list[Any], list[Any]]:
+    """Splits a list: every so-manieth item is held out, `count` in all, so that the choice does not follow the order
+    of the names and is the same for everybody."""
+    if not 0 < count < len(items):
+        raise UserError(f"cannot hold {count} of {len(items)} training samples out for validation")
+    taken = {int((i + 0.5) * len(items) / count) for i in range(count)}
+    return [x for i, x in enumerate(items) if i not in taken], [x for i, x in enumerate(items) if i in taken]

@@ -1,0 +1,284 @@
+"""Segmentation: ``mim train mmsegmentation``, on VOC 2012 or the built-in diatoms."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ... import datasets
+from ...demo.segmentation import _logged, _painted, _shown
+from ...errors import UserError
+from ..cells import RUN, Cell, digest
+from ..plan import Task
+from .common import Data, Sample, held_out, per_process, settings
+
+DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1}
+NAMES, HEADS = ("voc2012", "diatoms"), ("fpn", "deeplabv3plus")
+OPTIONS = {"pixels": 128, "epochs": None, "batch_size": None, "backbone_checkpoint": None}
+CONFIG = "config.py"
+
+
+def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
+    """Links the images and masks, and writes three lists: the validation part is taken from the training images."""
+    given = settings(task.data, DATA, f"task {task.name}, data")
+    options = settings(task.options, OPTIONS, f"task {task.name}, options")
+    unknown = next((n for n in task.networks if n not in HEADS), None)
+    if unknown or given["name"] not in NAMES:
+        what = f"networks are heads, {' or '.join(HEADS)}" if unknown else f"data is one of {', '.join(NAMES)}"
+        raise UserError(f"task {task.name}: {what}, not {unknown or given['name']}")
+    real = given["name"] == "voc2012"
+    if real and "voc2012" not in found:
+        raise UserError("no VOC 2012 found: set DYNCONV_DATA or --data, or get it by 'dynconv data voc2012'")
+    if real:
+        source, classes = Path(found["voc2012"]), 20
+    else:
+        classes = given["classes"] or 5
+        sizes = {"classes": classes, "train": given["train"] or 40, "test": given["test"] or 10}
+        source = datasets.diatoms.make(folder / "diatoms", **sizes) / datasets.diatoms.VOC
+    lists = source / "ImageSets" / "Segmentation"
+    train, test = ((lists / f"{split}.txt").read_text().split() for split in ("train", "val"))
+    if real:
+        train, test = train[: given["train"]], test[: given["test"]]
+    datasets.voc2012.prepare(source, folder / "masks")
+    kept, held = held_out(train, max(1, round(float(given["holdout"]) * len(train))))
+    for name, part in (("train", kept), ("valid", held), ("test", test)):
+        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in part))
+    name = f"VOC 2012 subset, {options['pixels']} px" if real else f"diatoms, {options['pixels']} px"
+    fingerprint = digest("masks", str(source.resolve()), kept, held, test)
+    counts = (len(kept), len(held), len(test), classes + 1)
+    return Data(name, folder / "masks", *counts, "images", real, {"pixels": options["pixels"]}, fingerprint)
+
+
+def recipe(name: str) -> dict[str, Any]:
+    """The recipe's file as a syntax tree, so that comments do not count."""
+    import mmseg_configs
+
+    folder = Path(mmseg_configs.__file__).parent / "recipes"
+    path = folder / f"{name}.py"
+    if not path.is_file() or name.startswith("_"):
+        known = ", ".join(p.stem for p in sorted(folder.glob("[!_]*.py")))
+        raise UserError(f"mmseg has no recipe {name}: {known}")
+    return {"tree": ast.dump(ast.parse(path.read_text()))}
+
+
+def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
+    # Each console script of the environment lies beside its python.
+    mim = str(Path(sys.executable).with_name("mim"))
+    words = (mim, "train", "mmsegmentation", str(folder / CONFIG), "--gpus", "0" if not _cuda() else "1")
+    return (*words, "--work-dir", str(folder / RUN), "--resume")
+
+
+def _cuda() -> bool:
+    return torch.cuda.is_available()
+
+
+def settle(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes the config, one file with everything in it."""
+    options = settings(record["options"], OPTIONS, "options")
+    data = Path(record["data"]["path"])
+    with _quietly():
+        from mmseg_configs.recipes import compose
+
+        lists = {f"{part}_list": str((data.parent / f"{part}.txt").resolve()) for part in ("train", "valid", "test")}
+        compose(
+            folder / CONFIG,
+            head=record["network"],
+            operator=record["operator"],
+            arguments=dict(record["arguments"]),
+            where=record["where"],
+            recipe=record["recipe"],
+            data_root=data.resolve() / "VOCdevkit" / "VOC2012",
+            pixels=options["pixels"],
+            epochs=options["epochs"],
+            batch_size=options["batch_size"] and per_process(options["batch_size"], record["processes"]),
+            backbone_checkpoint=options["backbone_checkpoint"],
+            seed=record["seed"],
+            **lists,
+        )
+
+
+def _scalars(folder: Path) -> list[dict[str, float]]:
+    rows: dict[tuple, dict[str, float]] = {}
+    # A run that was resumed has a file for each start; the later one counts where both have a step.
+    for path in sorted((folder / RUN).glob("*/vis_data/scalars.json")):
+        for line in path.read_text().splitlines():
+            values = json.loads(line)
+            rows[values["step"], "mIoU" in values] = values
+    return [rows[key] for key in sorted(rows)]
+
+
+def progress(folder: Path, record: Mapping[str, Any]) -> tuple[float, float, str]:
+    rows = _scalars(folder)
+    total = _total(folder)
+    if not rows:
+        return 0, total, ""
+    losses = [r["loss"] for r in rows if "loss" in r]
+    return rows[-1]["step"], total, f"loss {losses[-1]:.3f}" if losses else ""
+
+
+def _total(folder: Path) -> float:
+    found = re.search(r"\bmax_(?:iters|epochs)=(\d+)", (folder / CONFIG).read_text())
+    return float(found[1]) if found else 1.0
+
+
+def curve(folder: Path) -> dict[str, Any]:
+    rows = _scalars(folder)
+    made = {"unit": "iteration", "steps": [r["step"] for r in rows], "train_loss": [r.get("loss") for r in rows]}
+    scores = [r["mIoU"] / 100 if "mIoU" in r else None for r in rows]
+    return {**made, "valid_loss": [None] * len(rows), "valid_score": scores}
+
+
+def _config(folder: Path):
+    from mmengine.config import Config
+
+    return Config.fromfile(folder / CONFIG)
+
+
+def build(record: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
+    """The segmentor; without its folder it is composed in a temporary one."""
+    with _quietly(), tempfile.TemporaryDirectory() as scratch:
+        from mmengine.registry import init_default_scope
+        from mmseg.registry import MODELS
+
+        import mmseg_configs.register  # noqa: F401 - registers what the configuration names
+
+        if folder is None:
+            settle(Path(scratch), record)
+        init_default_scope("mmseg")
+        config = _config(folder or Path(scratch)).model
+        config.backbone.checkpoint = None  # the weights come from the run
+        return MODELS.build(config).eval()
+
+
+def kept(folder: Path) -> Path:
+    """The checkpoint that counts: the best of the validation part where the recipe keeps one, else the last."""
+    run = folder / RUN
+    best = sorted(run.glob("best_*.pth"), key=lambda p: p.stat().st_mtime)
+    if best:
+        return best[-1]
+    return run / (run / "last_checkpoint").read_text().strip().rpartition("/")[2]
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    with torch.serialization.safe_globals(_logged()):
+        return torch.load(kept(folder), map_location="cpu", weights_only=True)
+
+
+def load(folder: Path) -> nn.Module:
+    """The segmentor with the kept weights; where they were averaged, a checkpoint holds the average as its weights."""
+    model = build(json.loads((folder / "cell.json").read_text()), folder)
+    model.load_state_dict(_stored(folder)["state_dict"])
+    return model.eval()
+
+
+def amount(record: Mapping[str, Any]) -> tuple[int, int]:
+    """Batch size and number of training steps."""
+    with tempfile.TemporaryDirectory() as scratch:
+        settle(Path(scratch), record)
+        config = _config(Path(scratch))
+        batch = config.train_dataloader.batch_size
+        each = max(1, record["data"]["train"] // batch)
+        return batch, config.train_cfg.get("max_iters") or config.train_cfg.max_epochs * each
+
+
+def example(record: Mapping[str, Any], batch: int) -> torch.Tensor:
+    pixels = record["data"]["options"]["pixels"]
+    return torch.randn(batch, 3, pixels, pixels)
+
+
+def _tested(folder: Path):
+    with _quietly():
+        from mmseg.registry import DATASETS
+
+        import mmseg_configs.register  # noqa: F401
+
+        return DATASETS.build(_config(folder).test_dataloader.dataset)
+
+
+def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """mIoU over the classes that occur, as mmseg's IoUMetric counts it, and the IoU of each."""
+    from mmengine.dataset import pseudo_collate
+    from mmseg.evaluation.metrics import IoUMetric
+
+    model, dataset = load(folder), _tested(folder)
+    names = list(dataset.metainfo["classes"])
+    areas = torch.zeros(4, len(names), dtype=torch.float64)
+    with torch.inference_mode():
+        for i in range(len(dataset)):
+            done = model.test_step(pseudo_collate([dataset[i]]))[0]
+            pair = done.pred_sem_seg.data.squeeze(), done.gt_sem_seg.data.squeeze()
+            areas += torch.stack(IoUMetric.intersect_and_union(*pair, len(names), 255)).double()
+    intersection, union, _, truth = areas
+    if not record["data"]["real"]:
+        names[1:] = [f"diatom {i}" for i in range(1, len(names))]  # diatoms borrow VOC's numbers, not its classes
+    # A class that is neither shown nor predicted has no IoU: mmseg leaves it out of the mean as well.
+    iou = {n: float(intersection[i] / union[i]) for i, n in enumerate(names) if union[i] > 0}
+    made = curve(folder)
+    best = [s for s, v in zip(made["steps"], made["valid_score"], strict=True) if v is not None]
+    return {
+        "score": float(np.mean(list(iou.values()))),
+        "pixel_accuracy": float(intersection.sum() / truth.sum()),
+        "loss": None,
+        "per_class": iou,
+        "epochs": made["steps"][-1] if made["steps"] else 0,
+        "kept_epoch": _kept_step(folder) or (best[-1] if best else None),
+        "curve": made,
+        "predictions": None,
+    }
+
+
+def _kept_step(folder: Path) -> int | None:
+    word = kept(folder).stem.rpartition("_")[2]
+    return int(word) if word.isdigit() else None
+
+
+def samples(folder: Path, n: int) -> list[Sample]:
+    """Test images at even distances."""
+    from mmengine.dataset import pseudo_collate
+
+    record, dataset = json.loads((folder / "cell.json").read_text()), _tested(folder)
+    pixels = record["data"]["options"]["pixels"]
+    palette = np.array(dataset.metainfo["palette"], np.uint8)
+    made = []
+    for k, index in enumerate(np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int)):
+        sample = dataset[int(index)]
+        truth = sample["data_samples"].gt_sem_seg.data[0].numpy()
+        square = _shown(sample["inputs"], (pixels, pixels))
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
+        x = ((torch.from_numpy(square).permute(2, 0, 1).float() - mean) / std)[None]
+
+        def predict(model: nn.Module, index: int = int(index)) -> np.ndarray:
+            with torch.inference_mode():
+                done = model.test_step(pseudo_collate([dataset[index]]))[0]
+            return done.pred_sem_seg.data[0].numpy()
+
+        image = _shown(sample["inputs"], truth.shape)
+        made.append(Sample(x, image, f"sample {k + 1}", truth, predict, lambda labels: _painted(labels, palette)))
+    return made
+
+
+class _quietly:
+    """mmcv and mmseg remark on optional parts that are missing, on standard output and by warnings."""
+
+    def __enter__(self) -> None:
+        self.warned, self.out = warnings.catch_warnings(), redirect_stdout(io.StringIO())
+        self.warned.__enter__()
+        self.out.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, *error) -> None:
+        self.out.__exit__(*error)
+        self.warned.__exit__(*error)

@@ -1,0 +1,206 @@
+"""What a study runs: YAML files, shipped ones by name, checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import registry
+from ..errors import UnknownName, UserError
+
+PLANS = Path(__file__).parent / "plans"
+STATIC = "static"
+HOSTS = ("timm", "mmseg", "tsai")
+
+
+@dataclass(frozen=True)
+class Model:
+    """One column of the comparison.
+
+    Attributes:
+        operator: A name of the registry, or ``static``.
+        label: Its name in folders and tables.
+        where: A placement, see `dynconv_plugins.placement`; None is the operator's own.
+        arguments: The operator's arguments, such as ``num_kernels``.
+    """
+
+    operator: str
+    label: str
+    where: str | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One data set, one recipe, some networks, and the models to compare.
+
+    Attributes:
+        name: Its folder's name.
+        host: ``timm``, ``mmseg`` or ``tsai``.
+        data: ``name`` and, depending on the host, how much of it (see `hosts`).
+        networks: ``resnet18``; for mmseg the head (``fpn``, ``deeplabv3plus``); for tsai ``FCN``, ``Net1``, ...
+        models: What is compared.
+        recipe: A recipe of the host.
+        options: What differs from the recipe, in the host's own words.
+        seeds: Repetitions with other seeds.
+        folds: Cross-validation instead of the official split (tsai).
+        processes: Processes that share each run, by torchrun; the batch is divided among them.
+        about: A line for the report.
+    """
+
+    name: str
+    host: str
+    data: Mapping[str, Any]
+    networks: tuple[str, ...]
+    models: tuple[Model, ...]
+    recipe: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 1
+    folds: int | None = None
+    processes: int = 1
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A study. `raw` is the YAML as read, kept beside the results."""
+
+    name: str
+    about: str
+    tasks: tuple[Task, ...]
+    raw: Mapping[str, Any]
+
+
+def names() -> list[str]:
+    """Names of the plans that are shipped."""
+    return sorted(path.stem for path in PLANS.glob("*.yaml"))
+
+
+def load(plan: str | Path) -> Plan:
+    """Reads a plan: a file, or the name of a shipped one.
+
+    Raises:
+        UnknownName: If it is neither.
+        UserError: If something in it is missing, unknown or of the wrong kind; one line that says where.
+    """
+    path = Path(plan)
+    if not path.is_file():
+        if path.suffix in (".yaml", ".yml") or len(path.parts) > 1:
+            raise UserError(f"no plan {path}; shipped are: {', '.join(names())}")
+        if str(plan) not in names():
+            raise UnknownName("plan", str(plan), names())
+        path = PLANS / f"{plan}.yaml"
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
+    return parse(raw, path.stem)
+
+
+def parse(raw: Any, name: str) -> Plan:
+    """Checks what a YAML file held and makes a plan of it."""
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("tasks"), Mapping) or not raw["tasks"]:
+        raise UserError(f"plan {name}: it needs 'tasks:', each with a name of its own")
+    _known(raw, {"name", "about", "tasks"}, f"plan {name}")
+    tasks = tuple(_task(str(key), value, name) for key, value in raw["tasks"].items())
+    return Plan(str(raw.get("name", name)), str(raw.get("about", "")).strip(), tasks, raw)
+
+
+def _task(key: str, raw: Any, plan: str) -> Task:
+    place = f"plan {plan}, task {key}"
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{place}: it needs host, data, networks, models and recipe")
+    _known(raw, {f.name for f in fields(Task)} - {"name"}, place)
+    missing = [k for k in ("host", "data", "networks", "models", "recipe") if not raw.get(k)]
+    if missing:
+        raise UserError(f"{place}: {' and '.join(missing)} missing")
+    if not key.replace("-", "").replace("_", "").isalnum():
+        raise UserError(f"{place}: a task's name becomes a folder's; use letters, digits, - and _")
+    if raw["host"] not in HOSTS:
+        raise UnknownName("host", str(raw["host"]), HOSTS)
+    data = {"name": raw["data"]} if isinstance(raw["data"], str) else raw["data"]
+    for what, value in (("data", data), ("options", raw.get("options", {}))):
+        if not isinstance(value, Mapping):
+            raise UserError(f"{place}: {what} takes a mapping, not {value!r}")
+    if "name" not in data:
+        raise UserError(f"{place}: data has no name")
+    counts = {k: raw[k] for k in ("seeds", "folds", "processes") if raw.get(k) is not None}
+    for what, value in counts.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < (2 if what == "folds" else 1):
+            raise UserError(f"{place}: {what} must be a whole number of at least {2 if what == 'folds' else 1}")
+    if raw.get("folds") and raw["host"] != "tsai":
+        raise UserError(f"{place}: folds are for tsai; {raw['host']} has seeds")
+    models = tuple(_model(m, place) for m in _listed(raw["models"], place, "models"))
+    labels = [m.label for m in models]
+    twice = next((label for label in labels if labels.count(label) > 1), None)
+    if twice:
+        raise UserError(f"{place}: two models are called {twice}; give one of them a label")
+    return Task(
+        name=key,
+        host=raw["host"],
+        data=dict(data),
+        networks=tuple(str(n) for n in _listed(raw["networks"], place, "networks")),
+        models=models,
+        recipe=str(raw["recipe"]),
+        options=dict(raw.get("options", {})),
+        about=str(raw.get("about", "")).strip(),
+        **counts,
+    )
+
+
+def _model(raw: Any, place: str) -> Model:
+    if isinstance(raw, str):
+        raw = {"operator": raw}
+    if not isinstance(raw, Mapping) or "operator" not in raw:
+        raise UserError(f"{place}: a model is an operator's name, or a mapping with 'operator', not {raw!r}")
+    arguments = {k: v for k, v in raw.items() if k not in ("operator", "label", "where")}
+    operator = str(raw["operator"])
+    if operator != STATIC:
+        registry.get(operator)
+    elif arguments or raw.get("where"):
+        raise UserError(f"{place}: the static model takes no arguments")
+    label = str(raw.get("label") or operator)
+    if not all(c.isalnum() or c in "-_+." for c in label):
+        raise UserError(f"{place}: the label {label!r} becomes a folder's name; use letters, digits and -_+.")
+    return Model(operator, label, raw.get("where"), arguments)
+
+
+def _listed(value: Any, place: str, what: str) -> Sequence[Any]:
+    if isinstance(value, (str, Mapping)):
+        return [value]
+    if not isinstance(value, Sequence):
+        raise UserError(f"{place}: {what} takes a list, not {value!r}")
+    return value
+
+
+def _known(raw: Mapping, allowed: set[str], place: str) -> None:
+    for key in raw:
+        if key not in allowed:
+            raise UnknownName(f"entry of {place}:", str(key), allowed)
+
+
+def narrowed(plan: Plan, tasks: Sequence[str] | None, models: Sequence[str] | None, seeds: int | None) -> Plan:
+    """A part of a plan: some tasks, some models beside the static ones, another number of seeds.
+
+    Raises:
+        UnknownName: If the plan has no such task or model.
+    """
+    for kind, asked, known in (
+        ("task", tasks, [t.name for t in plan.tasks]),
+        ("model", models, [m.label for t in plan.tasks for m in t.models]),
+    ):
+        for name in asked or ():
+            if name not in known:
+                raise UnknownName(f"{kind} of plan {plan.name}:", name, dict.fromkeys(known))
+    chosen = []
+    for task in plan.tasks:
+        if tasks and task.name not in tasks:
+            continue
+        kept = tuple(m for m in task.models if not models or m.operator == STATIC or m.label in models)
+        again = task.seeds if seeds is None or task.folds else seeds
+        chosen.append(replace(task, models=kept, seeds=again))
+    return replace(plan, tasks=tuple(chosen))

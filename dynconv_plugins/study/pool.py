@@ -1,0 +1,78 @@
+"""Runs cells on this machine, some at a time."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+
+from ..errors import UserError
+from .cells import Cell
+from .execute import FAILED, WAITING, run_cell
+from .live import Board
+
+
+def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callable[..., str] = run_cell) -> bool:
+    """Runs cells, each by its own process, and tells the board.
+
+    Args:
+        todo: In the order to start.
+        jobs: How many at a time. With GPUs each gets the next one in turn.
+        threads: CPU threads for all of them together.
+        board: Where progress is shown; it knows every cell's status afterwards.
+        execute: Runs one cell.
+
+    Returns:
+        False if it was interrupted: then what was running has been stopped, and can be continued.
+    """
+    stop = threading.Event()
+    slots: queue.Queue[int | None] = queue.Queue()
+    for gpu in _gpus(jobs):
+        slots.put(gpu)
+
+    def one(cell: Cell) -> str:
+        if stop.is_set():
+            return WAITING
+        gpu = slots.get()
+        try:
+            board.start(cell)
+            status = execute(str(cell.folder), max(1, threads // jobs), gpu, lambda: board.watch(cell), stop.is_set)
+        except UserError as e:
+            status = FAILED
+            board.trouble(cell, str(e))
+        except OSError as e:
+            status = FAILED
+            board.trouble(cell, f"{(e.strerror or str(e)).lower()}{f': {e.filename}' if e.filename else ''}")
+        finally:
+            slots.put(gpu)
+        board.end(cell, status)
+        return status
+
+    with ThreadPoolExecutor(jobs) as pool:
+        pending = {pool.submit(one, cell) for cell in todo}
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                board.refresh()
+        except BaseException as e:
+            stop.set()
+            for future in pending:
+                future.cancel()
+            board.say("stopping: what runs is saved, and the same command goes on")
+            if not isinstance(e, (KeyboardInterrupt, SystemExit)):
+                raise
+            return False
+    return True
+
+
+def _gpus(jobs: int) -> list[int | None]:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [int(n) for n in seen.split(",")] if seen and seen.replace(",", "").isdigit() else list(range(count))
+    return [names[i % len(names)] if count else None for i in range(jobs)]

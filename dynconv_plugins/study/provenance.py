@@ -1,0 +1,67 @@
+"""Where a number comes from: versions, machine, git state and the command as a person would type it."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ..demo import machine as facts
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Of Python, this package and what it trains with."""
+    import platform
+
+    found = {"Python": platform.python_version()}
+    for name in facts.DISTRIBUTIONS:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def machine() -> dict[str, Any]:
+    """Processor, cores, GPU and system; nothing that identifies a person or a host."""
+    import os
+    import platform
+
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    system = f"{platform.system()} {platform.machine()}"
+    return {"cpu": facts._cpu(), "cores": os.cpu_count(), "system": system, "gpu": gpu}
+
+
+@cache
+def git() -> dict[str, Any] | None:
+    """Commit of the checkout that this package runs from, and whether it differs from it; None outside a checkout."""
+    here = Path(__file__).resolve().parent
+
+    def said(*words: str) -> str:
+        done = subprocess.run(("git", "-C", str(here), *words), capture_output=True, text=True, timeout=20)
+        if done.returncode:
+            raise OSError(done.stderr)
+        return done.stdout.strip()
+
+    try:
+        if said("ls-files", "--error-unmatch", str(here / "provenance.py")) == "":
+            return None
+        dirty = bool(said("status", "--porcelain", "--untracked-files=no"))
+        return {"commit": said("rev-parse", "HEAD"), "dirty": dirty}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def shown(record: Mapping[str, Any]) -> str:
+    """A cell's command as a person would type it, in an active environment."""
+    first = Path(record["command"][0]).name
+    words = shlex.join(("python" if first.startswith("python") else first, *record["command"][1:]))
+    return "".join(f"{name}={shlex.quote(value)} " for name, value in record.get("env", {}).items()) + words

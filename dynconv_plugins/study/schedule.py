@@ -1,0 +1,127 @@
+"""What there is to do: cells compared with what their folders hold. A finished cell is never run again for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from . import cells, hosts
+from .cells import Cell
+from .execute import DONE, WAITING
+from .hosts.common import Data
+from .plan import Plan
+
+
+@dataclass
+class Schedule:
+    """The cells of a plan.
+
+    Attributes:
+        cells: All whose data are there, in the order to run.
+        status: Status by cell key.
+        troubles: What is wrong, by task name or cell key.
+        notes: What happened to earlier results, a line each.
+    """
+
+    cells: list[Cell] = field(default_factory=list)
+    status: dict[str, str] = field(default_factory=dict)
+    troubles: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def todo(self) -> list[Cell]:
+        return [cell for cell in self.cells if self.status[cell.key] != DONE]
+
+
+def make(plan: Plan, root: Path, found: Mapping[str, Path], say: Callable[[str], None]) -> Schedule:
+    """Prepares the data and writes the record of every cell that is not finished.
+
+    A task whose data or host are missing is a trouble, and the others go on.
+    """
+    schedule, data = Schedule(), {}
+    for task in plan.tasks:
+        try:
+            host = hosts.get(task.host)
+            recipe = host.recipe(task.recipe)
+            data[task.name] = host.prepare(task, found, root / "data" / task.name)
+        except (UserError, ImportError, OSError) as e:
+            schedule.troubles[task.name] = str(e)
+            continue
+        made = data[task.name]
+        held = f", {made.valid} held out" if made.valid else ""
+        say(f"{task.name}: {made.name}, {made.train} training{held}, {made.test} test {made.unit}")
+        for cell in (c for c in cells.expand(plan, root) if c.task is task):
+            try:
+                record = recorded(cell, made, recipe)
+            except UserError as e:
+                schedule.troubles[task.name] = str(e)
+                break
+            schedule.cells.append(cell)
+            schedule.status[cell.key] = _settled(cell, record, plan.name, schedule)
+    order = {cell.key: i for i, cell in enumerate(cells.expand(plan, root))}
+    # First seeds first over all tasks, so that a study that is stopped half-way compares what it has.
+    schedule.cells.sort(key=lambda c: (c.unit, order[c.key]))
+    return schedule
+
+
+def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A cell's record before it has run, fingerprint included."""
+    host = hosts.get(cell.task.host)
+    made = cells.described(cell)
+    # Paths are where things lie, not what they are: a study may be moved, or go on on another machine.
+    inputs = cells.digest(made, recipe, data.fingerprint)
+    command = list(host.command(cell, data, cell.folder))
+    if cell.task.processes > 1:
+        from .launch import launched
+
+        command = list(launched(tuple(command), cell.task.processes))
+    score = "mIoU" if cell.task.host == "mmseg" else "accuracy"
+    return {**made, "score_name": score, "data": data.as_json(), "command": command, "env": {}, "inputs": inputs}
+
+
+def _settled(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -> str:
+    """Compares a cell with its folder, sets aside what does not belong to it, and returns its status."""
+    folder = cell.folder
+    try:
+        before = cells.read(folder)
+    except cells.Damaged as e:
+        schedule.notes.append(f"{e}: set aside as {_aside(folder)}, the cell is run again")
+        before = None
+    if before is not None and before["inputs"] != record["inputs"]:
+        changed = ", ".join(k for k in record if k in before and record[k] != before[k] and k not in _EXPECTED)
+        schedule.notes.append(
+            f"{cell.key}: its inputs changed ({changed or 'recipe or data'}); the earlier run is now {_aside(folder)}"
+        )
+        before = None
+    folder.mkdir(parents=True, exist_ok=True)
+    if before is None:
+        cells.write(folder, {**record, "plan": plan, "status": WAITING})
+        return WAITING
+    status = before.get("status", WAITING)
+    if status == DONE:
+        try:
+            if cells.read(folder, cells.METRICS) is not None:
+                return DONE
+            schedule.notes.append(f"{cell.key}: {cells.METRICS} is missing; scored again, without training")
+        except cells.Damaged as e:
+            schedule.notes.append(f"{e}; scored again, without training")
+    cells.write(folder, {**before, **record, "plan": plan, "status": WAITING})
+    return WAITING
+
+
+_EXPECTED = {"inputs", "command", "data"}
+
+
+def _aside(folder: Path) -> Path:
+    number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old{n}").exists())
+    return folder.rename(folder.with_name(f"{folder.name}.old{number}"))
+
+
+def by_task(schedule: Schedule) -> dict[str, list[Cell]]:
+    """The cells of each task, in the order of the plan."""
+    grouped: dict[str, list[Cell]] = {}
+    for cell in schedule.cells:
+        grouped.setdefault(cell.task.name, []).append(cell)
+    return grouped

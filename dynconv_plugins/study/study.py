@@ -1,0 +1,146 @@
+"""A study from its plan to its table."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from ..demo.records import write_text
+from . import cells, pool, schedule
+from .cells import Cell
+from .execute import DONE, FAILED, environment
+from .live import Board, score_of, summary
+from .plan import Plan
+
+COST_SECONDS = 2.0
+
+
+class Study:
+    """One plan in one folder.
+
+    Args:
+        plan: What to run.
+        out: Folder of everything that is written.
+        found: Real data, as ``datasets.find`` returned it.
+        threads: CPU threads for everything that runs at a time.
+    """
+
+    def __init__(self, plan: Plan, out: Path, found: Mapping[str, Path], threads: int) -> None:
+        self.plan, self.out, self.found, self.threads = plan, out, found, threads
+        # A log that is no terminal has no width of its own.
+        self.console = Console(width=None if sys.stdout.isatty() else 110)
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _schedule(self) -> schedule.Schedule:
+        made = schedule.make(self.plan, self.out, self.found, self._say)
+        write_text(self.out / "study.yaml", yaml.safe_dump(dict(self.plan.raw), sort_keys=False))
+        for note in made.notes:
+            self._say(f"note: {note}")
+        return made
+
+    def run(self, jobs: int, no_costs: bool = False) -> int:
+        """Runs what is not finished, measures the costs, prints the table; returns the exit code."""
+        made = self._schedule()
+        todo = made.todo()
+        self._say(f"{len(made.cells)} cells, {len(made.cells) - len(todo)} of them finished before; in {self.out}")
+        with Board(made.cells, made.status, self.console) as board:
+            whole = pool.run(todo, jobs, self.threads, board)
+        made.troubles |= board.troubles
+        if whole and not no_costs:
+            self._costs(made)
+        return self._end(made, whole)
+
+    def submit(self, cluster: str, arguments: list[str], no_costs: bool = False) -> int:
+        """The same with each cell as a job of a cluster, through submitit."""
+        from . import cluster as clusters
+        from .execute import run_cell
+
+        made = self._schedule()
+        parameters = clusters.parameters(arguments)
+        todo = {cell.key: cell for cell in made.todo()}
+        folders = {key: str(cell.folder) for key, cell in todo.items()}
+        jobs = clusters.submit(folders, executor=cluster, folder=self.out / "jobs", parameters=parameters, run=run_cell)
+        self._say(f"{len(jobs)} cells submitted to {cluster}; logs in {self.out / 'jobs'}")
+        errors = clusters.watch(jobs, self._say)
+        for key, cell in todo.items():
+            record = cells.read(cell.folder) or {}
+            made.status[key] = record.get("status", FAILED)
+            if key in errors or made.status[key] != DONE:
+                made.troubles[key] = errors.get(key) or record.get("error") or "it has not run"
+        if not no_costs:
+            self._costs(made)
+        return self._end(made, True)
+
+    def _costs(self, made: schedule.Schedule) -> None:
+        """Measures each task whose models are new since the last measurement."""
+        for task, group in schedule.by_task(made).items():
+            firsts: dict[str, Cell] = {}
+            for cell in group:
+                if made.status[cell.key] == DONE:
+                    firsts.setdefault(cell.column, cell)
+            path = self.out / task / "costs.json"
+            if not firsts or self._costed(path, firsts):
+                continue
+            self._say(f"{task}: measuring latency and memory of {len(firsts)} models")
+            seconds = str(COST_SECONDS)
+            command = [sys.executable, "-m", "dynconv_plugins.study.costs", str(path), seconds]
+            command += [str(cell.folder) for cell in firsts.values()]
+            done = subprocess.run(command, env=environment({}, self.threads, None), capture_output=True, text=True)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+                made.troubles[f"{task}, costs"] = last
+
+    def _costed(self, path: Path, firsts: Mapping[str, Cell]) -> bool:
+        try:
+            stored = yaml.safe_load(path.read_text())["models"]
+        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            return False
+        newest = max((cell.folder / cells.METRICS).stat().st_mtime for cell in firsts.values())
+        return set(stored) >= set(firsts) and path.stat().st_mtime >= newest
+
+    def _end(self, made: schedule.Schedule, whole: bool) -> int:
+        scores = {c.key: score_of(c.folder) for c in made.cells if made.status[c.key] == DONE}
+        if made.cells:
+            self.console.print(summary(made.cells, made.status, scores))
+        for what, trouble in made.troubles.items():
+            self.console.print(f"[red]failed[/red] {what}: ", end="")
+            self._say(trouble)
+        if not whole:
+            self._say(f"interrupted: {len(scores)} of {len(made.cells)} cells are done; the same command goes on")
+            return 130
+        if scores:
+            self._say(f"the report: dynconv report {self.out}")
+        return 1 if made.troubles else 0
+
+    def dry_run(self, jobs: int) -> int:
+        """Prints the cells and about how long they take; trains nothing, but prepares the data to know their number."""
+        from .estimate import Estimates
+
+        made = self._schedule()
+        estimates, total = Estimates(self.threads // jobs or 1, made.cells), 0.0
+        table = Table(header_style="bold", title=f"plan {self.plan.name}", title_justify="left")
+        for head in ("cell", "status", "seconds", "from"):
+            table.add_column(head, justify="right" if head == "seconds" else "left", overflow="fold")
+        for cell in made.cells:
+            seconds, source = estimates.of(cell)
+            left = seconds if made.status[cell.key] != DONE else 0.0
+            total += left
+            table.add_row(cell.key, made.status[cell.key], f"{seconds:.0f}", source)
+        self.console.print(table)
+        for what, trouble in made.troubles.items():
+            self._say(f"cannot run {what}: {trouble}")
+        todo = len(made.todo())
+        self._say(f"{todo} of {len(made.cells)} cells to run, about {_hours(total / jobs)} with {jobs} at a time")
+        return 1 if made.troubles else 0
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds >= 5400 else f"{seconds / 60:.0f} minutes"

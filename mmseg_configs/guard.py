@@ -64,7 +64,9 @@ class CheckpointGuard(Hook):
         if not note.is_file():
             return
         last = Path(note.read_text().strip())
-        found = sorted(work_dir.glob("iter_*.pth"), key=_iteration, reverse=True)
+        found = sorted(
+            (p for kind in ("iter", "epoch") for p in work_dir.glob(f"{kind}_*.pth")), key=_step, reverse=True
+        )
         candidates = [last, *(path for path in found if path.name != last.name)]
         whole = next((path for path in candidates if is_whole(path)), None)
         if whole is None:
@@ -83,6 +85,6 @@ def is_whole(path: Path) -> bool:
         return False
 
 
-def _iteration(path: Path) -> int:
-    digits = path.stem.removeprefix("iter_")
+def _step(path: Path) -> int:
+    digits = path.stem.rpartition("_")[2]
     return int(digits) if digits.isdigit() else -1

@@ -21,7 +21,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class InterruptHook(Hook):
     """Saves ``iter_N.pth`` when the process is told to stop, and exits with 130; a second signal stops at once.
 
-    Where several processes train, all of them end after the same iteration, the first that any of them can agree on.
+    Where several processes train, all of them end after the same iteration.
 
     For iteration-based loops; with others signals keep their usual meaning. ``mim train`` itself kills mmseg's script
     a quarter of a second after Ctrl-C, often before the iteration ends: then the last regular checkpoint is what

@@ -5,7 +5,7 @@
   `DynConvBackbone` follows the papers' placement instead. Built one by one as here, the layers of `localsoft` each
   start from their own state: only `DynConvBackbone` connects them.
 - ``DynConvBackbone``, ``CheckedVOCDataset``, and the hooks ``TemperatureHook``, ``BudgetHook``, ``CheckpointGuard``,
-  ``InterruptHook``.
+  ``InterruptHook``, and for epoch-based loops ``ExactCheckpointHook`` and ``PatientStopping``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,17 @@ MODELS = require("mmengine.registry", "mmseg").MODELS
 require("mmseg", "mmseg")
 
 # only now: the lines above say it if the extra is missing
-from . import backbone, budget, dataset, guard, hooks, interrupt, one_line  # noqa: E402, F401 - register themselves
+from . import (  # noqa: E402 - they register themselves
+    backbone,  # noqa: F401
+    budget,  # noqa: F401
+    dataset,  # noqa: F401
+    guard,  # noqa: F401
+    hooks,  # noqa: F401
+    interrupt,  # noqa: F401
+    one_line,  # noqa: F401
+    resuming,  # noqa: F401
+    stopping,  # noqa: F401
+)
 
 
 @functools.cache

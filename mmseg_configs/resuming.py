@@ -1,0 +1,72 @@
+"""Checkpoints from which an epoch-based training goes on exactly as if it had never been interrupted."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+_KEY = "random_state"
+
+
+@HOOKS.register_module(force=True)
+class ExactCheckpointHook(CheckpointHook):
+    """``CheckpointHook`` for epoch-based loops that saves after each validation instead of before it.
+
+    mmengine saves first and validates then: a training resumed from there has never seen that validation, so that
+    schedules and early stopping which watch it count differently. The states of the random generators are saved too,
+    which mmengine does not; with data loaders that run in the main process (``num_workers=0``) the augmentation goes on
+    where it was.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Sets the generators of a resumed training; nothing is drawn between here and the first sample."""
+        super().before_train(runner)
+        if getattr(self, "_resumed", None) is not None:
+            _restore(self._resumed)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Nothing yet."""
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Saves the best weights if these are, and the state to resume from."""
+        self.last_ckpt = None  # or mmengine would save the same state twice
+        super().after_val_epoch(runner, metrics or {})
+        self._save_checkpoint_with_step(runner, runner.epoch, meta={"epoch": runner.epoch, "iter": runner.iter})
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Adds the states of the random generators."""
+        checkpoint[_KEY] = _state()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Keeps the states of a checkpoint to resume from until training starts."""
+        if runner._resume:
+            self._resumed = checkpoint.get(_KEY)
+
+
+def _state() -> dict[str, Any]:
+    # Tensors, lists and numbers only: the file can be read with weights_only=True.
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 - what mmseg's transforms draw from
+    version, numbers, gauss = random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": cuda,
+        "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), *rest],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def _restore(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002 - as above
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))

@@ -1,0 +1,291 @@
+"""The study's recipes: one file each, trained and resumed by `mim` itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import DefaultSampler
+from mmengine.evaluator import BaseMetric, Evaluator
+from mmengine.model import BaseModel
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import DATASETS, MODELS
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import dynconv_plugins as dc
+from dynconv_plugins.errors import UnknownName, UserError
+from mmseg_configs import recipes
+
+LISTS = "ImageSets/Segmentation"
+HOOKS = {
+    **dict.fromkeys(
+        ("dyconv", "odconv", "odconv4x", "a2d2c", "a2d2cplus", "localsoft", "fdconv"),
+        {"temperature": {"type": "TemperatureHook", "epochs": 3.0}},
+    ),
+    "hard": {"budget": {"type": "BudgetHook"}},
+}
+
+
+@pytest.fixture
+def parts(voc) -> dict[str, object]:
+    """The built-in data with a validation part of its own: 5 images to train on, 3 to validate on, 4 to test on."""
+    names = (voc / LISTS / "train.txt").read_text().split()
+    (voc / LISTS / "fit.txt").write_text("\n".join(names[:5]))
+    (voc / LISTS / "look.txt").write_text("\n".join(names[5:]))
+    return dict(data_root=voc, train_list=f"{LISTS}/fit.txt", valid_list=f"{LISTS}/look.txt", pixels=64)
+
+
+def composed(tmp_path, parts, operator="odconv", head="fpn", **options) -> Config:
+    path = recipes.compose(tmp_path / f"{operator}.py", head=head, operator=operator, **{**parts, **options})
+    return Config.fromfile(path)
+
+
+@pytest.mark.parametrize("operator", ["static", *dc.registry.names()])
+def test_every_operator_builds(tmp_path, parts, operator):
+    cfg = composed(tmp_path, parts, operator)
+    model = MODELS.build(cfg.model)
+    assert bool(dc.operators_in(model)) == (operator != "static")
+    needed = {name: dict(cfg.default_hooks[name]) for name in ("temperature", "budget") if name in cfg.default_hooks}
+    assert needed == HOOKS.get(operator, {})
+    assert cfg.model.decode_head.dropout_ratio == 0.2 and cfg.optim_wrapper.optimizer == dict(type="Adam", lr=1e-3)
+
+
+@pytest.mark.parametrize("recipe", recipes.names())
+def test_heads_and_data(tmp_path, parts, recipe):
+    cfg = composed(tmp_path, parts, head="deeplabv3plus", recipe=recipe, seed=3)
+    model = MODELS.build(cfg.model)
+    sets = {kind: DATASETS.build(cfg[f"{kind}_dataloader"].dataset) for kind in ("train", "val", "test")}
+    assert {kind: len(data) for kind, data in sets.items()} == {"train": 5, "val": 3, "test": 4}
+    assert len(sets["test"].metainfo["classes"]) == len(sets["test"].metainfo["palette"]) == 21
+    batch = {k: [sets["train"][i][k] for i in range(2)] for k in ("inputs", "data_samples")}
+    assert model.data_preprocessor(batch, training=True)["inputs"].shape == (2, 3, 64, 64)
+    assert model.auxiliary_head.dropout_ratio == model.decode_head.dropout_ratio > 0
+    assert cfg.randomness.seed == 3
+
+
+def test_the_studys_augmentation_is_its_own(tmp_path, parts):
+    steps = {step["type"]: step for step in recipes.study.augmentation(64)}
+    assert steps["RandomRotate"]["degree"] == 15 and steps["RandomResize"]["ratio_range"] == (0.8, 1.2)
+    from mmseg.registry import TRANSFORMS
+
+    bright = TRANSFORMS.build(steps["PhotoMetricDistortion"])
+    image = np.full((4, 4, 3), 100, np.uint8)
+    seen = {int(bright({"img": image.copy()})["img"].mean()) for _ in range(300)}
+    assert min(seen) in (80, 81) and max(seen) in (119, 120), "0.8 to 1.2 times as bright"
+
+
+def test_arguments_and_placement_reach_the_network(tmp_path, parts):
+    def counted(**options):
+        return dc.operators_in(MODELS.build(composed(tmp_path, parts, **options).model.backbone))
+
+    assert {op.num_kernels for op in counted(arguments={"num_kernels": 3}).values()} == {3}
+    assert list(counted(where="initial")) == ["model.conv1"]
+    assert list(counted(where="terminal")) == ["model.layer4.1.conv2"]
+    assert len(counted(where="median", operator="a2d2c")) == 1
+    assert len(counted(where="block_first")) == 8
+
+
+def test_a_backbone_starts_from_a_classifiers_weights(tmp_path, parts):
+    import timm
+
+    weights = timm.create_model("resnet18_odconv", num_classes=7).state_dict()
+    torch.save({"state_dict": weights}, tmp_path / "classifier.pth")
+    cfg = composed(tmp_path, parts, backbone_checkpoint=tmp_path / "classifier.pth")
+    backbone = MODELS.build(cfg.model.backbone)
+    assert torch.equal(backbone.state_dict()["model.layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
+    with pytest.raises(UserError, match="another architecture"):
+        composed(tmp_path, parts, operator="dyconv", backbone_checkpoint=tmp_path / "classifier.pth")
+
+
+def test_a_last_batch_of_one_is_left_out(tmp_path, parts):
+    assert composed(tmp_path, parts, batch_size=4).train_dataloader.drop_last
+    assert not composed(tmp_path, parts, batch_size=3).train_dataloader.drop_last
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (dict(head="fpm"), "unknown head 'fpm'; did you mean fpn"),
+        (dict(recipe="studio"), "unknown recipe 'studio'; did you mean study"),
+        (dict(operator="odcnv"), "did you mean odconv"),
+        (dict(operator="static", where="initial"), "takes neither arguments= nor where="),
+        (dict(arguments={"kernels": 4}), "unknown model argument 'kernels'"),
+        (dict(arguments={"num_kernels": 0}), "num_kernels"),
+        (dict(arguments={"out_indices": (1,)}), "out_indices is no argument of odconv"),
+        (dict(where="nowhere"), "unknown placement 'nowhere'"),
+        (dict(epochs=1.5), "epochs must be a whole number"),
+        (dict(batch_size=0), "batch_size must be a whole number of at least 1"),
+        (dict(pixels=8), "pixels must be"),
+        (dict(valid_list=f"{LISTS}/none.txt"), "valid_list .*none.txt is missing"),
+        (dict(valid_list=f"{LISTS}/train.txt"), "train_list and valid_list share 5 images"),
+        (dict(test_list=f"{LISTS}/look.txt"), "valid_list and test_list share 3 images"),
+        (dict(data_root="/nowhere"), "no VOC 2012 in /nowhere"),
+        (dict(backbone_checkpoint="/nowhere.pth"), "/nowhere.pth"),
+    ],
+)
+def test_a_mistake_is_one_line_and_no_file(tmp_path, parts, options, says):
+    with pytest.raises(UserError, match=says) as caught:
+        composed(tmp_path, parts, **options)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.py*"))
+
+
+def test_an_unknown_name_is_of_its_kind(tmp_path, parts):
+    with pytest.raises(UnknownName):
+        composed(tmp_path, parts, head="unet")
+
+
+class Line(BaseModel):
+    """Something to train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x, mode="tensor"):
+        return {"loss": self.layer(x).mean()} if mode == "loss" else [x]
+
+
+class Scores(BaseMetric):
+    """Validation scores as given, one a validation."""
+
+    def __init__(self, scores):
+        super().__init__()
+        self.scores, self.rates = iter(scores), []
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        return {"mIoU": next(self.scores)}
+
+
+def train_on(scores, cfg, work_dir, epochs=30, resume=False) -> tuple[Runner, list[float]]:
+    """mmengine's own runner with the schedule and the hooks of `cfg`; the learning rate of each epoch."""
+    init_default_scope("mmseg")
+    rates: list[float] = []
+    loader = dict(dataset=TensorDataset(torch.ones(2, 2)), batch_size=2, sampler=dict(type=DefaultSampler))
+    loader["collate_fn"] = dict(type="default_collate")
+    runner = Runner(
+        Line(),
+        str(work_dir),
+        train_dataloader=loader,
+        val_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        val_cfg=dict(),
+        val_evaluator=Evaluator(Scores(scores)),
+        optim_wrapper=cfg.optim_wrapper.to_dict(),
+        param_scheduler=[dict(s) for s in cfg.param_scheduler],
+        default_hooks=dict(checkpoint=dict(cfg.default_hooks.checkpoint)),
+        custom_hooks=[dict(h) for h in cfg.custom_hooks],
+        default_scope="mmseg",
+        resume=resume,
+        randomness=dict(seed=0),
+        log_level="WARNING",
+        experiment_name=f"{work_dir.name}-{epochs}-{resume}",
+    )
+    from mmengine.hooks import Hook
+
+    class Notes(Hook):
+        def before_train_epoch(self, runner):
+            rates.append(runner.optim_wrapper.get_lr()["lr"][0])
+
+    runner.register_hook(Notes())
+    runner.train()
+    return runner, rates
+
+
+def test_plateau_and_early_stopping(tmp_path, parts):
+    cfg = composed(tmp_path, parts)
+    scores = [10.0, 20.0, *[15.0] * 40]
+    runner, rates = train_on(scores, cfg, tmp_path / "whole")
+    # the best is that of epoch 2: five without a better one, and the rate falls; ten, and it is over
+    assert rates == pytest.approx([1e-3] * 7 + [1e-4] * 5) and runner.epoch == 12
+    assert [p.name for p in (tmp_path / "whole").glob("best_*")] == ["best_mIoU_epoch_2.pth"]
+    assert {p.name for p in (tmp_path / "whole").glob("epoch_*")} == {"epoch_11.pth", "epoch_12.pth"}
+
+    _, before = train_on(scores[:6], cfg, tmp_path / "cut", epochs=6)
+    resumed, after = train_on(scores[6:], cfg, tmp_path / "cut", resume=True)
+    assert before + after == pytest.approx(rates) and resumed.epoch == 12
+    again, none = train_on([], cfg, tmp_path / "cut", resume=True)
+    assert none == [] and again.epoch == 12
+
+
+def test_the_rate_has_a_floor(tmp_path, parts):
+    cfg = composed(tmp_path, parts)
+    cfg.custom_hooks = []
+    _, rates = train_on([1.0] * 40, cfg, tmp_path / "w", epochs=40)
+    assert min(rates) == pytest.approx(1e-6) == rates[-1]
+
+
+def scalars(work: Path) -> list[dict]:
+    files = sorted(work.glob("*/vis_data/scalars.json"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+def mim(python, tmp_path, command, config, work, *flags):
+    done = python("mim", command, "mmsegmentation", config, "--gpus", 0, "--work-dir", work, *flags, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return done
+
+
+def loaded(path: Path) -> dict:
+    return torch.load(path, weights_only=False, map_location="cpu")
+
+
+@pytest.mark.parametrize(("recipe", "operator"), [("study", "odconv"), ("modern", "hard")])
+def test_trains_resumes_and_tests(python, tmp_path, parts, recipe, operator):
+    path = recipes.compose(
+        tmp_path / "config.py", head="fpn", operator=operator, recipe=recipe, epochs=2, batch_size=3, **parts
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    mim(python, tmp_path, "train", path, whole)
+    rows = scalars(whole)
+    assert [row["epoch"] for row in rows if "loss" in row] == [1, 2]
+    assert [row["step"] for row in rows if "mIoU" in row] == [1, 2]
+    assert len(list(whole.glob("best_mIoU_epoch_*.pth"))) == 1
+    assert ("temperature" if operator == "odconv" else "mask_rate") in rows[0]
+
+    # as if it had been killed in its second epoch
+    shutil.copytree(whole, cut)
+    for gone in (*cut.glob("epoch_2.pth"), *cut.glob("best_*")):
+        gone.unlink()
+    (cut / "last_checkpoint").write_text(str(cut / "epoch_1.pth"))
+    mim(python, tmp_path, "train", path, cut, "--resume")
+    one, other = (loaded(work / "epoch_2.pth") for work in (whole, cut))
+    assert all(torch.equal(one["state_dict"][key], other["state_dict"][key]) for key in one["state_dict"])
+    (best,) = whole.glob("best_*")
+    if recipe == "modern":
+        # what is kept, validated and tested is the mean; what goes on training is beside it
+        raw = {k.removeprefix("module."): v for k, v in one["ema_state_dict"].items()}
+        key = "decode_head.conv_seg.weight"
+        assert not torch.equal(one["state_dict"][key], raw[key])
+
+    tested = mim(python, tmp_path, "test", path, tmp_path / "test", "--checkpoint", best)
+    shown = float(re.search(r"mIoU: (\d+\.\d+)", tested.stdout + tested.stderr)[1])
+    model = MODELS.build(Config.fromfile(path).model)
+    model.load_state_dict(loaded(best)["state_dict"])
+    assert shown == pytest.approx(_mean_iou(model.eval(), Config.fromfile(path)), abs=0.02)
+
+
+@torch.inference_mode()
+def _mean_iou(model: nn.Module, cfg: Config) -> float:
+    """Per cent, over the classes that occur in the truth or the prediction, from the definition."""
+    data = DATASETS.build(cfg.test_dataloader.dataset)
+    both, either = np.zeros(21), np.zeros(21)
+    for sample in data:
+        done = model.test_step({k: [v] for k, v in sample.items()})[0]
+        truth, found = (x.data[0].numpy() for x in (sample["data_samples"].gt_sem_seg, done.pred_sem_seg))
+        for c in range(21):
+            a, b = truth[truth != 255] == c, found[truth != 255] == c
+            both[c] += (a & b).sum()
+            either[c] += (a | b).sum()
+    return float(100 * np.mean(both[either > 0] / either[either > 0]))

@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "study",
         help=__doc__,
         description="Runs a plan: tasks x models x seeds, each cell by its host's own trainer. A second call goes on.",
-        epilog="Each cell is a folder with command line, log, versions, metrics and checkpoint. See also: dynconv report.",
+        epilog="A cell is a folder with command line, log, versions, metrics and checkpoint. See also: dynconv report.",
     )
     parser.add_argument("plan", nargs="?", default="quick", help=f"a YAML file, or one of {', '.join(names())}")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/<plan>")

@@ -110,35 +110,31 @@ def settle(folder: Path, record: Mapping[str, Any]) -> None:
         )
 
 
-def _scalars(folder: Path) -> list[dict[str, float]]:
-    rows: dict[tuple, dict[str, float]] = {}
-    # A run that was resumed has a file for each start; the later one counts where both have a step.
+def _epochs(folder: Path) -> dict[int, dict[str, float]]:
+    """What mmengine has logged, by epoch: the last loss of each, and the mIoU of its validation part."""
+    rows: dict[int, dict[str, float]] = {}
+    # A run that was resumed has a file for each start; the later one counts where both have an epoch.
     for path in sorted((folder / RUN).glob("*/vis_data/scalars.json")):
         for line in path.read_text().splitlines():
             values = json.loads(line)
-            rows[values["step"], "mIoU" in values] = values
-    return [rows[key] for key in sorted(rows)]
+            # Training counts steps by iteration and says the epoch; validation counts by epoch.
+            row = rows.setdefault(values.get("epoch", values["step"]), {})
+            row.update({k: values[k] for k in ("loss", "mIoU") if k in values})
+    return dict(sorted(rows.items()))
 
 
 def progress(folder: Path, record: Mapping[str, Any]) -> tuple[float, float, str]:
-    rows = _scalars(folder)
-    total = _total(folder)
-    if not rows:
-        return 0, total, ""
-    losses = [r["loss"] for r in rows if "loss" in r]
-    return rows[-1]["step"], total, f"loss {losses[-1]:.3f}" if losses else ""
-
-
-def _total(folder: Path) -> float:
-    found = re.search(r"\bmax_(?:iters|epochs)=(\d+)", (folder / CONFIG).read_text())
-    return float(found[1]) if found else 1.0
+    rows = _epochs(folder)
+    total = float(_config(folder).train_cfg.max_epochs)
+    losses = [r["loss"] for r in rows.values() if "loss" in r]
+    return max(rows, default=0), total, f"loss {losses[-1]:.3f}" if losses else ""
 
 
 def curve(folder: Path) -> dict[str, Any]:
-    rows = _scalars(folder)
-    made = {"unit": "iteration", "steps": [r["step"] for r in rows], "train_loss": [r.get("loss") for r in rows]}
-    scores = [r["mIoU"] / 100 if "mIoU" in r else None for r in rows]
-    return {**made, "valid_loss": [None] * len(rows), "valid_score": scores}
+    rows = _epochs(folder)
+    scores = [r["mIoU"] / 100 if "mIoU" in r else None for r in rows.values()]
+    losses = {"train_loss": [r.get("loss") for r in rows.values()], "valid_loss": [None] * len(rows)}
+    return {"unit": "epoch", "steps": list(rows), **losses, "valid_score": scores}
 
 
 def _config(folder: Path):
@@ -191,7 +187,7 @@ def amount(record: Mapping[str, Any]) -> tuple[int, int]:
         config = _config(Path(scratch))
         batch = config.train_dataloader.batch_size
         each = max(1, record["data"]["train"] // batch)
-        return batch, config.train_cfg.get("max_iters") or config.train_cfg.max_epochs * each
+        return batch, config.train_cfg.max_epochs * each
 
 
 def example(record: Mapping[str, Any], batch: int) -> torch.Tensor:
@@ -227,22 +223,16 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     # A class that is neither shown nor predicted has no IoU: mmseg leaves it out of the mean as well.
     iou = {n: float(intersection[i] / union[i]) for i, n in enumerate(names) if union[i] > 0}
     made = curve(folder)
-    best = [s for s, v in zip(made["steps"], made["valid_score"], strict=True) if v is not None]
     return {
         "score": float(np.mean(list(iou.values()))),
         "pixel_accuracy": float(intersection.sum() / truth.sum()),
         "loss": None,
         "per_class": iou,
         "epochs": made["steps"][-1] if made["steps"] else 0,
-        "kept_epoch": _kept_step(folder) or (best[-1] if best else None),
+        "kept_epoch": int(re.search(r"(\d+)$", kept(folder).stem)[1]),
         "curve": made,
         "predictions": None,
     }
-
-
-def _kept_step(folder: Path) -> int | None:
-    word = kept(folder).stem.rpartition("_")[2]
-    return int(word) if word.isdigit() else None
 
 
 def samples(folder: Path, n: int) -> list[Sample]:

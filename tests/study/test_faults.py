@@ -1,0 +1,158 @@
+"""What may go wrong ends in a clear line, and leaves every finished cell as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import IMAGES, SERIES, command, environment, write_plan
+
+STUDY = {"a": {**SERIES, "models": ["static", "odconv"], "options": {"epochs": 3, "batch_size": 8}}}
+
+
+def scores(out: Path) -> dict[str, tuple]:
+    found = {}
+    for path in sorted(out.glob("*/*/*/metrics.json")):
+        value = json.loads(path.read_text())
+        found[str(path.relative_to(out))] = (value["score"], value["curve"]["train_loss"])
+    return found
+
+
+def trainers(out: Path) -> list[int]:
+    """Processes whose command line names the study's folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and str(out).encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def killed(path: Path, out: Path, after: float, number: int) -> None:
+    process = subprocess.Popen(command(path, "--out", out, "--no-costs"), env=environment(), stdout=subprocess.DEVNULL)
+    try:
+        process.wait(timeout=after)
+    except subprocess.TimeoutExpired:
+        process.send_signal(number)
+        process.wait(timeout=100)
+
+
+def finish(path: Path, out: Path) -> str:
+    done = subprocess.run(command(path, "--out", out, "--no-costs"), env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("tasks", "times"),
+    [
+        pytest.param(STUDY, 2, id="twice"),
+        pytest.param(
+            {**STUDY, "b": {**IMAGES, "options": {**IMAGES["options"], "epochs": 4}}},
+            10,
+            marks=pytest.mark.slow,
+            id="ten times",
+        ),
+    ],
+)
+@pytest.mark.timeout(2000)
+def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, tasks: dict, times: int) -> None:
+    path, draw = write_plan(tmp_path / "p.yaml", **tasks), random.Random(0)
+    started = time.monotonic()
+    finish(path, tmp_path / "whole")
+    whole = time.monotonic() - started
+    for i in range(times):
+        # kill -9 leaves the trainer alone in the world; the next study must stop it and go on.
+        number = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)[i % 3]
+        killed(path, tmp_path / "cut", draw.uniform(0.1, 0.6 if times == 2 else 0.4) * whole, number)
+    finish(path, tmp_path / "cut")
+    assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
+    assert not trainers(tmp_path / "cut")
+
+
+def test_damaged_records(tmp_path: Path) -> None:
+    path, out = write_plan(tmp_path / "p.yaml", **STUDY), tmp_path / "out"
+    finish(path, out)
+    before = scores(out)
+    first, second = out / "a/static/seed0", out / "a/odconv/seed0"
+    trained = (second / "run/model.pth").stat().st_mtime_ns
+    # metrics: scored again from what is there; the record itself: what belongs to it is unknown, so it is run again
+    (second / "metrics.json").write_text('{"score": 0.')
+    (first / "cell.json").write_text("")
+    said = finish(path, out)
+    assert "metrics.json is damaged" in said and "scored again, without training" in said
+    assert "cell.json is damaged" in said and "set aside" in said
+    assert (second / "run/model.pth").stat().st_mtime_ns == trained
+    assert (out / "a/static/seed0.old1/run/model.pth").is_file()
+    now = scores(out)
+    assert {k: v for k, v in now.items() if "old" not in k} == before
+
+
+def test_a_crashing_cell_and_a_missing_data_set(tmp_path: Path, study) -> None:
+    crash = {**SERIES, "models": ["static", {"operator": "odconv", "label": "bad", "num_kernels": -1}]}
+    missing = {**SERIES, "data": "Adiac"}
+    done = study(write_plan(tmp_path / "p.yaml", a=crash, b=missing), "--out", "out", "--no-costs")
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+    assert len(lines) == 2
+    assert any("a/bad/seed0: exit code 2: error: " in line and "num_kernels" in line for line in lines)
+    assert any(line.startswith("failed b: no UCR archive found") and "DYNCONV_DATA" in line for line in lines)
+    assert json.loads((tmp_path / "out/a/static/seed0/cell.json").read_text())["status"] == "done"
+    assert json.loads((tmp_path / "out/a/bad/seed0/cell.json").read_text())["status"] == "failed"
+
+
+def test_a_full_disk(tmp_path: Path, study) -> None:
+    path, out = write_plan(tmp_path / "p.yaml", **STUDY), tmp_path / "out"
+    assert study(path, "--out", "out", "--no-costs", "--models", "static").returncode == 0
+    before = scores(out)
+    # Everything that is written through this link meets a full disk.
+    (out / "a/odconv/seed0").mkdir(parents=True)
+    os.symlink("/dev/full", out / "a/odconv/seed0/log.txt")
+    done = study(path, "--out", "out", "--no-costs")
+    assert done.returncode == 1 and "failed a/odconv/seed0: no space left on device" in done.stdout
+    assert scores(out) == before
+    (out / "a/odconv/seed0/log.txt").unlink()
+    finish(path, out)
+    assert len(scores(out)) == 2
+
+
+def test_two_studies_do_not_share_a_cell(tmp_path: Path) -> None:
+    path, out = (
+        write_plan(tmp_path / "p.yaml", a={**SERIES, "options": {"epochs": 30, "batch_size": 8}}),
+        tmp_path / "out",
+    )
+    first = subprocess.Popen(command(path, "--out", out, "--no-costs"), env=environment(), stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 100
+        while not (out / "a/static/seed0/log.txt").exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        second = subprocess.run(
+            command(path, "--out", out, "--no-costs"), env=environment(), capture_output=True, text=True, timeout=200
+        )
+        assert second.returncode == 1 and "is being run by another study" in second.stdout
+        assert first.wait(timeout=200) == 0
+    finally:
+        first.kill()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nothing",), "unknown plan"),
+        (("quick", "--jobs", "0"), "--jobs must be at least 1"),
+        (("quick", "--tasks", "imges"), "did you mean images"),
+        (("quick", "--data", "/nowhere"), "is not a folder"),
+    ],
+)
+def test_bad_words_are_one_line(study, tmp_path: Path, words: tuple, said: str) -> None:
+    done = study(*words)
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()

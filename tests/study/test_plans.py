@@ -1,0 +1,91 @@
+"""Plans: what is shipped is whole, and what is wrong in one is said in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import SERIES, write_plan
+
+from dynconv_plugins.errors import UserError
+from dynconv_plugins.study import plan
+from dynconv_plugins.study.cells import expand
+from dynconv_plugins.study.hosts import images, series
+
+
+def test_the_issues_plans_are_shipped() -> None:
+    assert set(plan.names()) == {"study", "quick", "adiac", "tiny_imagenet", "voc", "ablations"}
+
+
+@pytest.mark.parametrize("name", plan.names())
+def test_every_shipped_plan_is_whole(name: str) -> None:
+    made = plan.load(name)
+    assert made.about and all(task.about for task in made.tasks)
+    for task in made.tasks:
+        assert plan.STATIC in [model.operator for model in task.models]  # nothing is compared without its static twin
+    keys = [cell.key for cell in expand(made, Path("x"))]
+    assert len(keys) == len(set(keys))
+
+
+def test_the_study_is_the_papers() -> None:
+    made = plan.load("study")
+    variants = {"static", "globalsoft", "localsoft", "hard", "odconv", "orconv"}
+    assert [task.host for task in made.tasks] == ["timm", "mmseg", "tsai"]
+    assert all({m.operator for m in task.models} == variants for task in made.tasks[:2])
+    assert made.tasks[2].folds == 10
+    recipe = images.recipe(made.tasks[0].recipe)
+    assert (recipe["opt"], recipe["lr"], recipe["batch_size"], recipe["epochs"]) == ("adam", 1e-3, 32, 30)
+    assert (recipe["sched"], recipe["early_stop"], recipe["drop"]) == ("plateau", 10, 0.2)
+    recipe = series.recipe(made.tasks[2].recipe)
+    assert (recipe["lr"], recipe["batch_size"], recipe["epochs"], recipe["schedule"]) == (1e-3, 32, 30, "plateau")
+
+
+def test_first_seeds_come_first() -> None:
+    made = plan.parse({"tasks": {"a": {**SERIES, "seeds": 2, "models": ["static", "odconv"]}}}, "p")
+    assert [c.key for c in expand(made, Path("x"))] == [
+        "a/static/seed0", "a/odconv/seed0", "a/static/seed1", "a/odconv/seed1",
+    ]  # fmt: skip
+
+
+def test_a_part_of_a_plan() -> None:
+    part = plan.narrowed(plan.load("quick"), ["series", "folds"], ["odconv"], 7)
+    assert [t.name for t in part.tasks] == ["series", "folds"]
+    assert all([m.label for m in t.models] == ["static", "odconv"] for t in part.tasks)
+    assert part.tasks[0].seeds == 7 and part.tasks[1].folds == 5
+
+
+BAD = [
+    ({"host": "keras"}, "unknown host 'keras'"),
+    ({"models": ["odcnv"]}, "did you mean odconv"),
+    ({"models": ["static", "static"]}, "two models are called static"),
+    ({"models": [{"operator": "odconv", "label": "a/b"}]}, "folder's name"),
+    ({"models": [{"operator": "static", "where": "initial"}]}, "takes no arguments"),
+    ({"models": None}, "models missing"),
+    ({"epochs": 3}, "unknown entry"),
+    ({"folds": 1}, "at least 2"),
+    ({"seeds": "many"}, "whole number"),
+    ({"options": 3}, "takes a mapping"),
+    ({"data": {"classes": 3}}, "no name"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), BAD, ids=[said for _, said in BAD])
+def test_one_line_says_what_is_wrong(tmp_path: Path, change: dict, said: str) -> None:
+    with pytest.raises(UserError, match=said) as e:
+        plan.load(write_plan(tmp_path / "p.yaml", a={**SERIES, **change}))
+    assert "\n" not in str(e.value)
+
+
+def test_files_that_are_no_plans(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("tasks: [")
+    for path, said in (
+        (tmp_path / "p.yaml", "no YAML"),
+        (tmp_path / "q.yaml", "no plan"),
+        ("quik", "did you mean quick"),
+    ):
+        with pytest.raises(UserError, match=said):
+            plan.load(path)
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump({"name": "x"}))
+    with pytest.raises(UserError, match="needs 'tasks:'"):
+        plan.load(tmp_path / "p.yaml")

@@ -1,0 +1,64 @@
+"""Studies by the command itself: one cell of each host, what lies in its folder, and what a second call does."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import IMAGES, MASKS, SERIES, write_plan
+
+
+def cell(folder: Path) -> tuple[dict, dict]:
+    return tuple(json.loads((folder / name).read_text()) for name in ("cell.json", "metrics.json"))
+
+
+def test_a_cell_of_each_host(tmp_path: Path, study) -> None:
+    path = write_plan(tmp_path / "p.yaml", images=IMAGES, masks=MASKS, series=SERIES)
+    done = study(path, "--out", "out", "--threads", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for key, most in (("images/odconv", 8), ("masks/odconv", None), ("series/static", 18)):
+        record, metrics = cell(tmp_path / "out" / key / "seed0")
+        assert record["status"] == "done" and record["command"] and record["seconds"] > 0
+        assert {"torch", "Python", "timm"} <= record["versions"].keys() and record["machine"]["cores"]
+        assert 0 <= metrics["score"] <= 1 and metrics["curve"]["steps"] == [1] and metrics["kept_epoch"] == 1
+        assert math.isfinite(metrics["curve"]["train_loss"][0])
+        if most:
+            stored = np.load(tmp_path / "out" / key / "seed0" / "predictions.npz")
+            assert len(stored["truth"]) == most
+            assert metrics["score"] == pytest.approx((stored["truth"] == stored["predicted"]).mean())
+    # mIoU is the mean over what is shown or predicted
+    _, metrics = cell(tmp_path / "out" / "masks" / "odconv" / "seed0")
+    assert metrics["score"] == pytest.approx(np.mean(list(metrics["per_class"].values())))
+    costs = json.loads((tmp_path / "out" / "series" / "costs.json").read_text())["models"]["static"]
+    assert costs["params"] > 0 and set(costs["latency_ms"]) == {"1", "64"}
+    low, median, high = costs["latency_ms"]["1"]
+    assert 0 < low <= median <= high and costs["memory_mb"]["training_8"] > 0
+
+    # finished cells are not run again, and nothing is measured again
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.json")}
+    again = study(path, "--out", "out", "--threads", 1)
+    assert again.returncode == 0 and "3 of them finished before" in again.stdout
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.json")}
+
+
+def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study) -> None:
+    one = {**SERIES, "models": ["static"]}
+    other = {**SERIES, "networks": "Net2"}
+    assert study(write_plan(tmp_path / "p.yaml", a=one, b=other), "--out", "out", "--no-costs").returncode == 0
+    first = (tmp_path / "out/b/static/seed0/metrics.json").stat().st_mtime_ns
+    changed = {**one, "options": {"epochs": 2, "batch_size": 8}}
+    done = study(write_plan(tmp_path / "p.yaml", a=changed, b=other), "--out", "out", "--no-costs")
+    assert done.returncode == 0 and "inputs changed (options)" in done.stdout
+    assert (tmp_path / "out/b/static/seed0/metrics.json").stat().st_mtime_ns == first
+    assert cell(tmp_path / "out/a/static/seed0")[1]["epochs"] == 2
+    assert cell(tmp_path / "out/a/static/seed0.old1")[1]["epochs"] == 1  # nothing is lost
+
+
+def test_dry_run_trains_nothing(tmp_path: Path, study) -> None:
+    done = study(write_plan(tmp_path / "p.yaml", a=SERIES), "--out", "out", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "a/static/seed0" in done.stdout and "timed steps" in done.stdout and "about" in done.stdout
+    assert not (tmp_path / "out/a/static/seed0/run").exists()

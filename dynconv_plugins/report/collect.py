@@ -31,7 +31,7 @@ def collect(runs: Sequence[Path]) -> Study:
     for number, run in enumerate({run.resolve(): run for run in runs}.values()):
         _read_run(study, run, number)
     for task in study.tasks.values():
-        _same_conditions(study, task)
+        _same_conditions(task)
     return study
 
 
@@ -147,7 +147,7 @@ def _add_costs(study: Study, run: Path, number: int) -> None:
         try:
             read = costs(path, number)
         except (OSError, ValueError, TypeError, AttributeError) as e:
-            study.notes.append(f"{task.name}/{COSTS} of {run.name} is damaged ({' '.join(str(e).split())}); left out.")
+            task.notes.append(f"{COSTS} of {run.name} is damaged ({' '.join(str(e).split())}) and left out.")
             continue
         known = sum(m.costs is not None for m in task.models.values())
         for name, cost in read.items():
@@ -156,7 +156,7 @@ def _add_costs(study: Study, run: Path, number: int) -> None:
                 task.models[name].costs = cost
 
 
-def _same_conditions(study: Study, task: Task) -> None:
+def _same_conditions(task: Task) -> None:
     """Numbers are only comparable under one recipe on the same data."""
     done = [c.record for c in task.cells if c.status == DONE]
     for what, get in (
@@ -166,7 +166,7 @@ def _same_conditions(study: Study, task: Task) -> None:
     ):
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
         if len(seen) > 1:
-            study.notes.append(f"{task.name}: its cells differ in {what} ({'; '.join(seen)}); compare with care.")
+            task.notes.append(f"Its cells differ in {what} ({'; '.join(seen)}): compare with care.")
 
 
 def _parts(data: Mapping[str, Any]) -> str | None:

@@ -60,6 +60,8 @@ class Compared:
             gap += f" (95% CI {points(s.low)} to {points(s.high)})"
         words = {Verdict.BETTER: "beats its static twin", Verdict.WORSE: "does not beat its static twin: it is worse"}
         said = words.get(self.verdict, f"does not beat its static twin: {gap}, {self.verdict.value}")
+        if self.verdict is Verdict.OPEN and self.pair.p < LEVEL:
+            said += f" ({p_value(self.pair.p)} alone, {p_value(self.p)} after correction for the number of models)"
         if self.verdict in words:
             said += f" by {gap}, {p_value(self.p)}" if self.verdict is Verdict.BETTER else f", {gap}, {p_value(self.p)}"
         if self.verdict is Verdict.FEW:

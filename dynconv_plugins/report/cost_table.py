@@ -9,7 +9,7 @@ import numpy as np
 from . import published
 from .compare import Compared, cost_of
 from .records import Task
-from .sheet import GIGA, MEGA, Head, Table, Value, decimal, figures, percent, times
+from .sheet import GIGA, MEGA, Head, Table, Value, breaks, decimal, figures, percent, times
 
 COSTS = (
     ("parameters", "M", "params", MEGA),
@@ -23,7 +23,7 @@ def costs(task: Task, rows: Sequence[Compared]) -> Table:
     """What each model costs, and how many times as much as its static twin."""
     columns = [*COSTS, *_memory(rows)]
     heads = [Head("Model", number=False), *(Head(title, unit) for title, unit, _, _ in columns)]
-    heads += [Head("memory, training process", "MiB"), Head("training", "min a run")]
+    heads += [Head("memory of the training process", "MiB"), Head("training", "min a run")]
     heads += [Head("published parameters", "M"), Head("published MAdds", "G")]
     table = Table(f"{task.name}-costs", "What it costs", heads)
     for row in rows:
@@ -35,6 +35,7 @@ def costs(task: Task, rows: Sequence[Compared]) -> Table:
         fields += [decimal(known["params"], 2), decimal(known["gmadds"], 3)] if known else [Value(), Value()]
         table.rows.append([Value(row.name, mark=row.model.label), *fields])
     table.about = _about(rows)
+    table.breaks = breaks(r.model.network for r in rows)
     return table.without_empty()
 
 
@@ -44,7 +45,7 @@ def _memory(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:
     made = []
     for name in names:
         what, _, batch = name.partition("_")
-        made.append((f"memory, {what}" + (f" of {batch}" if batch else ""), "MiB", name, 1.0))
+        made.append((f"{what} memory" + (f", batch {batch}" if batch else ""), "MiB", name, 1.0))
     return made
 
 
@@ -71,9 +72,9 @@ def references(task: Task) -> Table | None:
     found = published.references(task)
     if not found:
         return None
-    heads = [Head("Network", number=False), Head(task.score_name, "%"), Head("on", number=False)]
+    heads = [Head("Network", number=False), Head(task.score_name, "%"), Head("measured on", number=False)]
     table = Table(f"{task.name}-references", "Published elsewhere", [*heads, Head("source", number=False)])
     for r in found:
         score = percent(r["score"], f"± {r['sd'] * 100:.1f}" if "sd" in r else "")
-        table.rows.append([Value(r["name"]), score, Value(r["on"]), Value(r["source"])])
+        table.rows.append([Value(r["name"]), score, Value(r["under"]), Value(r["source"])])
     return table

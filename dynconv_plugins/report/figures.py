@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from . import published
 from .compare import Compared, cost_of
 from .looks import GREY, Look
-from .records import Curve, Model, Task
-from .sheet import GIGA
+from .records import STATIC, Curve, Model, Task
+from .sheet import GIGA, capital
 from .studio import DRAWN, PAPER, Picture, Studio, plt
 
 SIZE = (4.7, 3.1)
@@ -36,7 +36,7 @@ def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Pictur
                 if not unit:
                     plt.close(figure)
                     continue
-                axes.set_title(f"{network}: {title}" if len(task.networks) > 1 else title[0].upper() + title[1:])
+                axes.set_title(f"{network}: {title}" if len(task.networks) > 1 else capital(title))
                 axes.set_xlabel(unit)
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
                 _legend(axes)
@@ -89,11 +89,7 @@ def folds(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture
                     series[m.label] = (places, list(values.values()))
             if series:
                 name = task.score_name if quantity == "score" else "test loss"
-                title = (
-                    f"{network}: {name} by {what}"
-                    if len(task.networks) > 1
-                    else f"{name[0].upper()}{name[1:]} by {what}"
-                )
+                title = f"{network}: {name} by {what}" if len(task.networks) > 1 else f"{capital(name)} by {what}"
                 figure = _by_unit(series, looks, task.units, quantity, title, what)
                 alt = f"{task.name}, {network}: {name} of every {what}, and the mean as a line"
                 made.append(studio.draw(f"{task.name}-{network}-{what}s-{quantity}", figure, alt))
@@ -141,11 +137,6 @@ def against_cost(task: Task, rows: Sequence[Compared], looks: Mapping[str, Look]
             continue
         with plt.rc_context(DRAWN):
             figure, axes = plt.subplots(figsize=SIZE)
-            for network in task.networks:
-                # A line per network ties the twins together.
-                points = sorted((c / scale, r.scores.mean * 100) for r, c in shown if r.model.network == network)
-                if len(task.networks) > 1 and len(points) > 1:
-                    axes.plot(*zip(*points, strict=True), color=GREY, lw=0.6, alpha=0.6, zorder=1)
             for row, cost in shown:
                 look = looks[row.model.label]
                 low, high = row.binomial or (row.scores.low, row.scores.high)
@@ -156,24 +147,30 @@ def against_cost(task: Task, rows: Sequence[Compared], looks: Mapping[str, Look]
                 style = {"ms": 7, "mec": PAPER, "mew": 0.7, "ls": "", "zorder": 3}
                 label = row.model.label if row.model.label not in axes.get_legend_handles_labels()[1] else None
                 axes.plot(cost / scale, row.scores.mean * 100, look.marker, color=look.colour, label=label, **style)
-                if len(task.networks) > 1 and row.model.operator == "static":
-                    place = {"textcoords": "offset points", "xytext": (0, -13), "ha": "center", "fontsize": 8}
+                if len(task.networks) > 1 and row.model.operator == STATIC:
+                    place = {
+                        "textcoords": "offset points",
+                        "xytext": (-8, 0),
+                        "ha": "right",
+                        "va": "center",
+                        "fontsize": 8,
+                    }
                     axes.annotate(row.model.network, (cost / scale, row.scores.mean * 100), **place)
-            _decades(axes, [c / scale for _, c in shown])
+            _decades(axes, [c / scale for _, c in shown], named=len(task.networks) > 1)
             axes.set_xlabel(axis)
-            name = task.score_name
-            axes.set_title(f"{name[0].upper()}{name[1:]}, %, against {axis.partition(' (')[0]}")
+            axes.set_title(f"{capital(task.score_name)}, %, against {axis.partition(' (')[0]}")
             _legend(axes)
         alt = f"{task.name}: {task.score_name} of each model against its {axis}"
         made.append(studio.draw(f"{task.name}-cost-{what}", figure, alt))
     return made
 
 
-def _decades(axes: plt.Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis with a few plain numbers on it."""
+def _decades(axes: plt.Axes, values: Sequence[float], named: bool) -> None:
+    """A logarithmic axis with a few plain numbers on it, and room at its left for names."""
     low, high = min(values), max(values)
     axes.set_xscale("log")
-    axes.set_xlim(low / 1.35, high * 1.35)
+    room = (high / low) ** 0.35 * 1.2 if named else 1.0
+    axes.set_xlim(low / 1.35 / room, high * 1.35)
     ticks = np.unique([float(f"{t:.2g}") for t in np.geomspace(low, high, 4 if high / low > 1.5 else 2)])
     axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .pictures import Grid
 from .sections import Section
@@ -11,7 +11,7 @@ from .studio import Picture
 
 
 def markdown(
-    sections: Sequence[Section], overview: Table, caveats: Sequence[str], facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section], overview: Table, caveats: Mapping[str, Sequence[str]], facts: Sequence[tuple[str, str]]
 ) -> str:
     """The whole report; pictures are linked from ``img/``."""
     lines = ["# Does dynamic convolution pay?", ""]
@@ -19,13 +19,17 @@ def markdown(
         lines += [f"**{s.task.name}: {s.answer.word}.** {s.answer.text}", ""]
     lines += _table(overview, level=2)
     if caveats:
-        lines += ["## Before you believe it", "", *(f"- {c}" for c in caveats), ""]
+        lines += ["## Before you believe it", "", *(_caveat(*c) for c in caveats.items()), ""]
     for s in sections:
         lines += _section(s)
     lines += ["## How it was made", "", *(f"- {k}: {v}" for k, v in facts), ""]
     commands = [(c.key, c.record["command"]) for s in sections for c in s.task.cells if c.record.get("command")]
     lines += [f"    {' '.join(map(str, command))}" for _, command in _first_of_each(commands)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _caveat(about: str, lines: Sequence[str]) -> str:
+    return f"- **{about}:** {' '.join(lines)}" if about else f"- {' '.join(lines)}"
 
 
 def _first_of_each(commands: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, Sequence[str]]]:

@@ -13,7 +13,7 @@ from .sheet import Table
 def render(
     sections: Sequence[Section],
     overview: Table,
-    caveats: Sequence[str],
+    caveats: Mapping[str, Sequence[str]],
     facts: Sequence[tuple[str, str]],
     plans: Sequence[str],
     looks: Mapping[str, Look],
@@ -24,7 +24,7 @@ def render(
     Args:
         sections: One a task.
         overview: One row a task.
-        caveats: Lines to read before the numbers.
+        caveats: Lines to read before the numbers, by task.
         facts: How it was made.
         plans: The plans, as YAML.
         looks: Colours and markers of the models.

@@ -136,6 +136,7 @@ class Task:
 
     name: str
     models: dict[str, Model] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def cells(self) -> list[Cell]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 DASH = "–"
@@ -54,6 +54,7 @@ class Table:
         heads: Columns.
         rows: Fields, as many as heads.
         about: What the columns mean, below the table.
+        breaks: Rows with which another group begins.
     """
 
     name: str
@@ -61,12 +62,13 @@ class Table:
     heads: Sequence[Head]
     rows: list[list[Value]] = field(default_factory=list)
     about: str = ""
+    breaks: set[int] = field(default_factory=set)
 
     def without_empty(self) -> Table:
         """The same table without columns in which nothing is known."""
         kept = [i for i in range(len(self.heads)) if i == 0 or any(row[i].text not in (DASH, "") for row in self.rows)]
         rows = [[row[i] for i in kept] for row in self.rows]
-        return Table(self.name, self.title, [self.heads[i] for i in kept], rows, self.about)
+        return replace(self, heads=[self.heads[i] for i in kept], rows=rows)
 
     def markdown(self) -> str:
         lines = ["| " + " | ".join(_cell(h.title) for h in self.heads) + " |"]
@@ -85,6 +87,17 @@ class Table:
         for row in self.rows:
             writer.writerow([t for v, n in zip(row, noted, strict=True) for t in _doubled(_raw(v), v.note, n, False)])
         return out.getvalue()
+
+
+def breaks(names: Iterable[str]) -> set[int]:
+    """Where a name differs from the one before it."""
+    listed = list(names)
+    return {i for i in range(1, len(listed)) if listed[i] != listed[i - 1]}
+
+
+def capital(text: str) -> str:
+    """The text as a title: ``Accuracy``, but ``mIoU``."""
+    return text if text[1:2].isupper() else text[0].upper() + text[1:]
 
 
 def _cell(text: str) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import published
 from .collect import missing_line, static_missing
 from .compare import Compared, Verdict, points
 from .records import STATIC, Study, Task
-from .sheet import Head, Table, Value, figures, interval, percent, times
+from .sheet import Head, Table, Value, capital, figures, interval, percent, times
+from .statistics import LEVEL
 
 ENOUGH = 5
 RATIOS = (
@@ -66,7 +67,8 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
         return Answer(task, "Too early to say", "quiet", f"{_sentence(task, best)} {_more_runs(best)}", best, top)
     if all(r.verdict is Verdict.WORSE for r in tested):
         return Answer(task, "No", "bad", f"{_sentence(task, best)} Every dynamic model is worse.", best, top)
-    half = (best.pair.summary.high - best.pair.summary.low) / 2 if best.pair else math.nan
+    plain = best.pair.p if best.pair else None
+    half = (best.pair.summary.high - best.pair.summary.low) / 2 if plain is not None and plain >= LEVEL else math.nan
     seen = (
         ""
         if math.isnan(half)
@@ -152,26 +154,30 @@ def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
     return table
 
 
-def caveats(study: Study, compared: dict[str, list[Compared]]) -> list[str]:
-    """What has to be known before the numbers are believed."""
-    made = list(study.notes)
+def caveats(study: Study, compared: Mapping[str, Sequence[Compared]]) -> dict[str, list[str]]:
+    """What has to be known before the numbers are believed: sentences by task, those about all under ``""``."""
+    made = {"": list(study.notes)}
     for task in study.tasks.values():
-        if line := missing_line(task):
-            made.append(f"{task.name}: {line}")
-        if lacking := static_missing(task):
-            made.append(
-                f"{task.name}: no static twin of {', '.join(lacking)}, so that nothing can be compared with it."
-            )
-        fewest = min((len(r.model.results) for r in compared[task.name] if r.model.results), default=0)
-        if not task.folded and 0 < fewest < ENOUGH:
-            runs = "one run" if fewest == 1 else f"{fewest} runs"
-            made.append(f"{task.name}: only {runs} of each model; below five seeds nothing is a firm result.")
-        if task.data("real") is False:
-            made.append(f"{task.name}: {task.data('name')} is the built-in data set, made up to try things out.")
-        elif line := published.not_comparable(task):
-            made.append(f"{task.name}: {line[0].lower()}{line[1:]}")
-        if task.score_name == "accuracy" and (n := task.data("test")) and n < 1000:
-            noise = 100 * math.sqrt(0.8 * 0.2 / n)
-            said = f"an accuracy near 80% has a standard error of {noise:.1f} points from the test set alone"
-            made.append(f"{task.name}: {n} test samples{' a fold' if task.folded else ''}; {said}.")
-    return made
+        made[task.name] = [line for line in _caveats(task, compared[task.name]) if line]
+    return {about: lines for about, lines in made.items() if lines}
+
+
+def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
+    yield missing_line(task)
+    yield from task.notes
+    if lacking := static_missing(task):
+        yield f"There is no static twin of {', '.join(lacking)} to compare with."
+    counts = [len(r.model.results) for r in rows if r.model.results]
+    if counts and not task.folded and min(counts) < ENOUGH:
+        runs = f"{min(counts)} to {max(counts)} runs" if min(counts) < max(counts) else f"{min(counts)} runs"
+        runs = "one run" if max(counts) == 1 else runs
+        yield f"Only {runs} of each model: below five seeds nothing is a firm result."
+    if task.data("real") is False:
+        yield f"{capital(str(task.data('name')))}: the built-in data set, made up to try things out."
+    else:
+        yield published.not_comparable(task)
+    n = task.data("test")
+    if task.score_name == "accuracy" and isinstance(n, int) and 0 < n < 1000:
+        noise = 100 * math.sqrt(0.8 * 0.2 / n)
+        where = f"{n} test samples{' in each fold' if task.folded else ''}"
+        yield f"{where}: an accuracy near 80% has a standard error of {noise:.1f} points from the test set alone."

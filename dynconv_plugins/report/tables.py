@@ -10,7 +10,7 @@ import numpy as np
 from . import published
 from .compare import Compared, Verdict, points
 from .records import STATIC, Task
-from .sheet import DASH, GIGA, MEGA, Head, Table, Value, decimal, figures, interval, percent, times
+from .sheet import DASH, GIGA, MEGA, Head, Table, Value, breaks, capital, decimal, figures, interval, percent, times
 
 TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
 
@@ -27,13 +27,13 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
     name = task.score_name
     table = Table(
         f"{task.name}-results",
-        f"{name[0].upper() + name[1:]} ({kind(task)} of the paper)",
+        f"{capital(name)} ({kind(task)} of the paper)",
         [
             Head("Model", number=False),
             Head(name, "%"),
-            Head("sd", "points"),
             Head("against static", "points"),
             Head("verdict", number=False),
+            Head("sd", "points"),
             Head("MAdds", "G"),
             Head("parameters", "M"),
             Head(f"the paper's {name}", "%"),
@@ -47,13 +47,13 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
             [
                 model_name(task, row),
                 _score(row),
-                decimal(row.scores.sd * 100, 1),
                 _gap(row),
                 _verdict(row),
+                decimal(row.scores.sd * 100, 1),
                 figures(costs.macs if costs else None, GIGA, times(row.ratio("macs"))),
                 figures(costs.params if costs else None, MEGA, times(row.ratio("params"))),
-                percent(paper.score, f"± {paper.sd * 100:.1f}" if paper.sd else "") if paper else Value(),
-                decimal(paper.gflops, 1) if paper and paper.gflops else Value(),
+                percent(paper.score, f"± {paper.sd * 100:.1f}" if paper.sd else "", "quiet") if paper else Value(),
+                Value(f"{paper.gflops:.1f}", raw=paper.gflops, tone="quiet") if paper and paper.gflops else Value(),
             ]
         )
     what = "fold" if task.folded else "seed"
@@ -63,6 +63,7 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
     about += f"“Against static” is the mean difference from the static twin over common {what}s, with its interval. "
     about += "MAdds count a multiply-add once, the making of the kernels included: what the paper calls FLOPs. "
     table.about = about + "Multiples (×) are against the static twin."
+    table.breaks = breaks(r.model.network for r in rows)
     return table.without_empty()
 
 
@@ -71,9 +72,9 @@ def runs(task: Task) -> Table:
     units = task.units
     table = Table(
         f"{task.name}-runs",
-        "Every fold (Table 4a of the paper)" if task.folded else "Every run",
+        "Every fold (Table 4a and Figure 9 of the paper)" if task.folded else "Every run",
         [Head("Model", number=False), *(Head(_unit(u)) for u in units), Head("mean"), Head("sd")],
-        about=f"{task.score_name[0].upper() + task.score_name[1:]} in %, with the test loss below it.",
+        about=f"{capital(task.score_name)} in %, with the test loss below it.",
     )
     for model in task.ordered():
         found = model.results
@@ -93,6 +94,7 @@ def runs(task: Task) -> Table:
             note = f"{losses.std(ddof=1):.3f}" if len(losses) > 1 else ""
             spread = percent(float(scores.std(ddof=1)), note)
         table.rows.append([Value(task.name_of(model), mark=model.label), *fields, mean, spread])
+    table.breaks = breaks(m.network for m in task.ordered())
     return table
 
 
@@ -145,6 +147,7 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
         about += "McNemar's exact test compares two trained networks on the same test samples (right in one only : "
         about += "right in the other only); it says nothing about another seed."
     table.about = about.strip()
+    table.breaks = breaks(r.model.network for r in rows if r.pair)
     return table.without_empty()
 
 

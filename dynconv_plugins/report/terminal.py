@@ -15,18 +15,17 @@ STYLES = {"good": "green", "bad": "red", "quiet": "dim", "": ""}
 
 def summary(answers: Sequence[Answer], console: Console) -> None:
     """Prints one row a task and, below, the sentences."""
-    made = overview(answers)
     table = RichTable(title="Does dynamic convolution pay?", title_justify="left", padding=(0, 1))
-    for head in made.heads:
-        table.add_column(head.title, justify="right" if head.number else "left", overflow="fold")
-    for row in made.rows:
-        cells = []
-        for value in row:
-            cell = Text(value.text, STYLES.get(value.tone, ""))
-            if value.note:
-                cell.append(f"\n{value.note}", "dim")
-            cells.append(cell)
-        table.add_row(*cells, end_section=True)
+    for title in ("task", "pays?", "best dynamic"):
+        table.add_column(title, overflow="fold")
+    for title in ("score", "points", "MAdds", "latency", "training"):
+        table.add_column(title, justify="right")
+    for row, answer in zip(overview(answers).rows, answers, strict=True):
+        task, word, model, score, gap, *costs = row
+        # The notes would fold in a terminal of 80 columns: they are in the sentences below.
+        cells = [task.text, Text(word.text, STYLES[word.tone]), model.text]
+        cells += [score.text + ("%" if answer.best else ""), gap.text]
+        table.add_row(*cells, *(c.text + ("×" if c.raw else "") for c in costs))
     console.print(table)
     for answer in answers:
         console.print(f"{answer.task.name}: {answer.word}. {answer.text}", markup=False, highlight=False)

@@ -73,6 +73,28 @@ def _read_tsai(folder: Path) -> Series:
     return Series(X, y, (list(range(train)), list(range(train, len(X)))))
 
 
+def with_differences(X: np.ndarray, order: int) -> np.ndarray:
+    """Appends the differences between neighbouring steps as further variables, and theirs, up to `order`.
+
+    Every variable is standardised by itself, so that the fine detail of a smooth curve, which tells Adiac's classes
+    apart, counts as much as its course.
+
+    Args:
+        X: Series ``[N, V, L]``.
+        order: 0 appends none and changes nothing.
+
+    Returns:
+        ``[N, V * (1 + order), L]``; a difference is zero at the first step.
+    """
+    if not order:
+        return X
+    parts = [X.astype(np.float64)]
+    for _ in range(order):
+        parts.append(np.diff(parts[-1], axis=-1, prepend=parts[-1][..., :1]))
+    parts = [(p - p.mean(-1, keepdims=True)) / np.maximum(p.std(-1, keepdims=True), 1e-8) for p in parts]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
 def splits(series: Series, folds: int | None, runs: int) -> list[tuple[list[int], list[int]]]:
     """One (train, test) pair of index lists per run: `folds` stratified folds of all series, or the official split.
 

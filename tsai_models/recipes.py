@@ -33,6 +33,8 @@ class Recipe:
         schedule: ``one-cycle`` (fastai's), ``constant`` or ``plateau``: a tenth of the rate, down to 1e-6, whenever the
             validation loss has not fallen for `plateau` epochs.
         weight_decay: Decoupled, as fastai's Adam has it.
+        differences: How often the series are differenced; each time gives the network further variables, see
+            :func:`tsai_models.data.with_differences`.
         label_smoothing: Share of the target spread over all classes.
         augment: Strength of the random changes of the training series, see :func:`tsai_models.augment.transforms`.
         mixup: Parameter of mixup's Beta distribution; 0 is none.
@@ -48,6 +50,7 @@ class Recipe:
     batch_size: int = 32
     schedule: str = "one-cycle"
     weight_decay: float = 0.01
+    differences: int = 0
     label_smoothing: float = 0.0
     augment: float = 0.0
     mixup: float = 0.0
@@ -65,8 +68,8 @@ class Recipe:
         for name in ("label_smoothing", "ema"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name.replace('_', ' ')} is at least 0 and below 1, not {getattr(self, name):g}")
-        if min(self.augment, self.mixup) < 0:
-            raise UserError("augment and mixup are not negative")
+        if min(self.augment, self.mixup, self.differences) < 0:
+            raise UserError("augment, mixup and differences are not negative")
 
     def callbacks(self) -> list[Callback]:
         """Those of one fit."""

@@ -31,7 +31,7 @@ from dynconv_plugins.errors import UserError
 from .archs import DynamicArch, build, parameters
 from .augment import transforms
 from .callbacks import BudgetCallback, EpochBar, TemperatureCallback
-from .data import Series, hold_out, load, splits
+from .data import Series, hold_out, load, splits, with_differences
 from .job import Job
 from .recipes import Recipe
 from .results import Results, Run, table
@@ -120,8 +120,9 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
     """Trains all folds or seeds that are not done yet, and prints the table."""
     arch, config, before, epochs = job.resolve()
     series = load(job.dataset, data, out / "data")
+    series = series._replace(X=with_differences(series.X, job.recipe.differences))
     unit = "seed" if job.folds is None else "fold"
-    described = asdict(job) | {"series": len(series.y), "classes": series.classes}
+    described = asdict(job) | {"series": len(series.y), "classes": series.classes, "variables": series.X.shape[1]}
     parts = splits(series, job.folds, runs)
     if job.recipe.holdout:
         parts = [(*hold_out(series, train, job.recipe.holdout), test) for train, test in parts]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -31,17 +32,20 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
         raise UserError(f"no cell of {' and '.join(str(f) for f in study.folders)} can be read")
     drawn = looks(m.label for t in study.tasks.values() for m in t.ordered())
     studio = Studio(out / "img")
-    sections = [section(task, drawn, studio, pictures) for task in study.tasks.values()]
+    with warnings.catch_warnings():
+        # Hosts remark on their own parts while networks are built; a report is no place for that.
+        warnings.simplefilter("ignore")
+        sections = [section(task, drawn, studio, pictures) for task in study.tasks.values()]
     answers = [s.answer for s in sections]
     table = overview(answers)
-    warnings = caveats(study, {s.task.name: s.rows for s in sections})
+    cautions = caveats(study, {s.task.name: s.rows for s in sections})
     facts = _facts(study)
     title = " and ".join(dict.fromkeys(study.names))
     finished = sum(c.metrics is not None for c in study.cells)
     head = f"Study {title}: {finished} of {len(study.cells)} runs finished, {len(study.tasks)} tasks"
     head = head.replace("1 tasks", "1 task")
-    write_text(out / "index.html", render(sections, table, warnings, facts, study.plans, drawn, head))
-    write_text(out / "report.md", markdown(sections, table, warnings, facts))
+    write_text(out / "index.html", render(sections, table, cautions, facts, study.plans, drawn, head))
+    write_text(out / "report.md", markdown(sections, table, cautions, facts))
     for each in (table, *(t for s in sections for t in s.tables)):
         write_text(out / "csv" / f"{each.name}.csv", each.csv())
     return answers

@@ -56,7 +56,7 @@ class Compared:
             return f"{self.name}: {self.verdict.value}."
         s = self.pair.summary
         gap = f"{points(s.mean)} points"
-        if not math.isnan(s.low):
+        if not math.isnan(s.low) and self.verdict is not Verdict.FEW:
             gap += f" (95% CI {points(s.low)} to {points(s.high)})"
         words = {Verdict.BETTER: "beats its static twin", Verdict.WORSE: "does not beat its static twin: it is worse"}
         said = words.get(self.verdict, f"does not beat its static twin: {gap}, {self.verdict.value}")

@@ -9,11 +9,9 @@ import numpy as np
 from . import published
 from .compare import Compared, cost_of
 from .records import Task
-from .sheet import GIGA, MEGA, Head, Table, Value, breaks, decimal, figures, percent, times
+from .sheet import Head, Table, Value, breaks, decimal, figures, percent, prefixed, times
 
-COSTS = (
-    ("parameters", "M", "params", MEGA),
-    ("MAdds", "G", "macs", GIGA),
+LATENCIES = (
     ("latency, batch 1", "ms", "latency1", 1),
     ("latency, batch 64", "ms", "latency64", 1),
 )
@@ -21,7 +19,7 @@ COSTS = (
 
 def costs(task: Task, rows: Sequence[Compared]) -> Table:
     """What each model costs, and how many times as much as its static twin."""
-    columns = [*COSTS, *_memory(rows)]
+    columns = [*_counts(rows), *LATENCIES, *_memory(rows)]
     heads = [Head("Model", number=False), *(Head(title, unit) for title, unit, _, _ in columns)]
     heads += [Head("memory of the training process", "MiB"), Head("training", "min a run")]
     heads += [Head("published parameters", "M"), Head("published MAdds", "G")]
@@ -37,6 +35,14 @@ def costs(task: Task, rows: Sequence[Compared]) -> Table:
     table.about = _about(rows)
     table.breaks = breaks(r.model.network for r in rows)
     return table.without_empty()
+
+
+def _counts(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:
+    made = []
+    for title, name, unit in (("parameters", "params", "M"), ("MAdds", "macs", "G")):
+        prefix, factor = prefixed((cost_of(r.model.costs, name) for r in rows), unit)
+        made.append((title, prefix, name, factor))
+    return made
 
 
 def _memory(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:

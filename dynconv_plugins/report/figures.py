@@ -12,11 +12,12 @@ from . import published
 from .compare import Compared, cost_of
 from .looks import GREY, Look
 from .records import STATIC, Curve, Model, Task
-from .sheet import GIGA, capital
+from .sheet import capital, prefixed
 from .studio import DRAWN, PAPER, Picture, Studio, plt
 
 SIZE = (4.7, 3.1)
-COSTS = (("macs", "MAdds (G), logarithmic", GIGA), ("latency1", "latency at batch 1 (ms), logarithmic", 1))
+MARGINS = {"left": 0.115, "right": 0.985, "bottom": 0.14, "top": 0.91}
+COSTS = (("macs", "MAdds"), ("latency1", "latency at batch 1"))
 
 
 def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
@@ -30,7 +31,7 @@ def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Pictur
             ("valid_score", f"validation {task.score_name}, %"),
         ):
             with plt.rc_context(DRAWN):
-                figure, axes = plt.subplots(figsize=SIZE)
+                figure, axes = plt.subplots(figsize=SIZE, gridspec_kw=MARGINS)
                 unit = [_curve(axes, m, what, looks[m.label]) for m in models]
                 unit = next((u for u in unit if u), "")
                 if not unit:
@@ -114,7 +115,7 @@ def _paper_folds(task: Task, studio: Studio) -> list[Picture]:
 def _by_unit(series, looks: Mapping[str, Look], units: Sequence[str], quantity: str, title: str, what: str):
     scale = 100 if quantity == "score" else 1
     with plt.rc_context(DRAWN):
-        figure, axes = plt.subplots(figsize=SIZE)
+        figure, axes = plt.subplots(figsize=SIZE, gridspec_kw=MARGINS)
         for label, (places, values) in series.items():
             look, values = looks[label], np.array(values) * scale
             axes.plot(places, values, color=look.colour, lw=0.7, alpha=0.55)
@@ -131,12 +132,13 @@ def _by_unit(series, looks: Mapping[str, Look], units: Sequence[str], quantity: 
 def against_cost(task: Task, rows: Sequence[Compared], looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
     """Score with its interval against MAdds and against latency."""
     made = []
-    for what, axis, scale in COSTS:
+    for what, title in COSTS:
         shown = [(r, cost_of(r.model.costs, what)) for r in rows if r.scores.n and cost_of(r.model.costs, what)]
         if len(shown) < 2:
             continue
+        unit, scale = prefixed((c for _, c in shown), "G") if what == "macs" else ("ms", 1.0)
         with plt.rc_context(DRAWN):
-            figure, axes = plt.subplots(figsize=SIZE)
+            figure, axes = plt.subplots(figsize=SIZE, gridspec_kw=MARGINS)
             for row, cost in shown:
                 look = looks[row.model.label]
                 low, high = row.binomial or (row.scores.low, row.scores.high)
@@ -157,10 +159,10 @@ def against_cost(task: Task, rows: Sequence[Compared], looks: Mapping[str, Look]
                     }
                     axes.annotate(row.model.network, (cost / scale, row.scores.mean * 100), **place)
             _decades(axes, [c / scale for _, c in shown], named=len(task.networks) > 1)
-            axes.set_xlabel(axis)
-            axes.set_title(f"{capital(task.score_name)}, %, against {axis.partition(' (')[0]}")
+            axes.set_xlabel(f"{title} ({unit}), logarithmic")
+            axes.set_title(f"{capital(task.score_name)}, %, against {title}")
             _legend(axes)
-        alt = f"{task.name}: {task.score_name} of each model against its {axis}"
+        alt = f"{task.name}: {task.score_name} of each model against its {title}"
         made.append(studio.draw(f"{task.name}-cost-{what}", figure, alt))
     return made
 
@@ -171,7 +173,10 @@ def _decades(axes: plt.Axes, values: Sequence[float], named: bool) -> None:
     axes.set_xscale("log")
     room = (high / low) ** 0.35 * 1.2 if named else 1.0
     axes.set_xlim(low / 1.35 / room, high * 1.35)
-    ticks = np.unique([float(f"{t:.2g}") for t in np.geomspace(low, high, 4 if high / low > 1.5 else 2)])
+    # Labels of values that lie close together would run into each other.
+    near = high / low < 1.5
+    ticks = np.geomspace(low / 1.2, high * 1.2, 3) if near else np.geomspace(low, high, 4)
+    ticks = np.unique([float(f"{t:.2g}") for t in ticks])
     axes.set_xticks(ticks)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -179,9 +184,10 @@ def _decades(axes: plt.Axes, values: Sequence[float], named: bool) -> None:
 
 
 def _legend(axes: plt.Axes) -> None:
+    """Below the picture: inside, it would hide what it explains."""
     handles, labels = axes.get_legend_handles_labels()
     if labels:
-        # Below the picture: inside, it would hide what it explains.
-        columns = min(4, len(labels))
-        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncol": columns}
+        longest = max(len(label) for label in labels)
+        columns = min(len(labels), max(1, int(SIZE[0] / (0.5 + 0.085 * longest))))
+        place = {"loc": "upper center", "bbox_to_anchor": (0.47, -0.17), "ncol": columns}
         axes.legend(handles, labels, **place, columnspacing=1.2, handletextpad=0.5)

@@ -172,7 +172,7 @@ def _seen(studio: Studio, name: str, sample: Any, heat: np.ndarray | None, alt: 
 
 def _series(studio: Studio, name: str, series: np.ndarray, heat: np.ndarray | None, alt: str) -> Picture:
     with plt.rc_context(DRAWN | {"axes.grid": False}):
-        figure, axes = plt.subplots(figsize=(2.0, 1.0))
+        figure, axes = plt.subplots(figsize=(2.0, 1.0), gridspec_kw={"left": 0, "right": 1, "bottom": 0, "top": 1})
         axes.plot(series, lw=1.1, color=INK)
         axes.margins(x=0, y=0.08)
         if heat is not None:

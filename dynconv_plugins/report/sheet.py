@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 DASH = "–"
-GIGA, MEGA = 1e9, 1e6
+PREFIXES = {"G": 1e9, "M": 1e6, "k": 1e3}
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,19 @@ def figures(value: float | None, scale: float = 1.0, note: str = "") -> Value:
     x = value / scale
     digits = 0 if x == 0 else max(0, 2 - math.floor(math.log10(abs(x))))
     return Value(f"{x:,.{min(digits, 4)}f}", note, value)
+
+
+def prefixed(values: Iterable[float | None], quantity: str) -> tuple[str, float]:
+    """The metric prefix in which a column of counts reads best, and its factor.
+
+    Args:
+        values: The column.
+        quantity: ``G`` or ``M``: preferred while the largest is at least a tenth of it.
+    """
+    largest = max((v for v in values if v), default=0.0)
+    while largest < 0.1 * PREFIXES[quantity] and quantity != "k":
+        quantity = {"G": "M", "M": "k"}[quantity]
+    return quantity, PREFIXES[quantity]
 
 
 def times(ratio: float | None) -> str:

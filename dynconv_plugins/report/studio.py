@@ -60,8 +60,9 @@ class Studio(Album):
         """Keeps a figure that was made under ``rc_context(DRAWN)``."""
         text = io.StringIO()
         none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        # Measured once for both files: the layout is most of the work.
+        # All drawings are as wide as their figure, so that their letters have one size on the page.
         box = figure.get_tightbbox().padded(0.04)
+        box.x0, box.x1 = 0.0, figure.get_size_inches()[0]
         with plt.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
             figure.savefig(text, format="svg", transparent=True, metadata=none, bbox_inches=box)
         _recolour(figure)

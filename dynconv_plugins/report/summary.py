@@ -132,7 +132,7 @@ def overview(answers: Sequence[Answer]) -> Table:
 
 
 def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
-    """The best score for each budget of latency: models that no faster one equals in its mean."""
+    """The best score for each budget of latency: models ahead of all faster ones in the mean, if more than one."""
     known = [(c.latency(1), r) for r in rows if r.scores.n and (c := r.model.costs) and c.latency(1)]
     if len({c.measured for _, r in known if (c := r.model.costs)}) != 1 or len(known) < 2:
         return None
@@ -148,6 +148,8 @@ def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
         tone = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}.get(row.verdict, "quiet")
         name = Value(row.name, mark=row.model.label)
         table.rows.append([figures(ms), name, percent(reached, interval(low, high)), Value(said, tone=tone, raw=said)])
+    if len(table.rows) < 2:
+        return None
     table.about = (
         "The highest mean that is to be had within a latency; a step up that is not significant may be chance."
     )

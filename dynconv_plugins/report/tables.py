@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import published
-from .compare import Compared, Verdict, points
+from .compare import Compared, Verdict, cost_of, points
 from .records import STATIC, Task
-from .sheet import DASH, GIGA, MEGA, Head, Table, Value, breaks, capital, decimal, figures, interval, percent, times
+from .sheet import DASH, Head, Table, Value, breaks, capital, decimal, figures, interval, percent, prefixed, times
 
 TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
 
@@ -25,6 +25,8 @@ def kind(task: Task) -> str:
 def results(task: Task, rows: Sequence[Compared]) -> Table:
     """Scores with intervals, differences from the twin and what may be said of them, costs, the paper's numbers."""
     name = task.score_name
+    macs, giga = prefixed((cost_of(r.model.costs, "macs") for r in rows), "G")
+    params, mega = prefixed((cost_of(r.model.costs, "params") for r in rows), "M")
     table = Table(
         f"{task.name}-results",
         f"{capital(name)} ({kind(task)} of the paper)",
@@ -34,8 +36,8 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
             Head("against static", "points"),
             Head("verdict", number=False),
             Head("sd", "points"),
-            Head("MAdds", "G"),
-            Head("parameters", "M"),
+            Head("MAdds", macs),
+            Head("parameters", params),
             Head(f"the paper's {name}", "%"),
             Head("the paper's FLOPs", "G"),
         ],
@@ -50,8 +52,8 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
                 _gap(row),
                 _verdict(row),
                 decimal(row.scores.sd * 100, 1),
-                figures(costs.macs if costs else None, GIGA, times(row.ratio("macs"))),
-                figures(costs.params if costs else None, MEGA, times(row.ratio("params"))),
+                figures(cost_of(costs, "macs"), giga, times(row.ratio("macs"))),
+                figures(cost_of(costs, "params"), mega, times(row.ratio("params"))),
                 percent(paper.score, f"± {paper.sd * 100:.1f}" if paper.sd else "", "quiet") if paper else Value(),
                 Value(f"{paper.gflops:.1f}", raw=paper.gflops, tone="quiet") if paper and paper.gflops else Value(),
             ]
@@ -120,13 +122,12 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
         if row.pair is None:
             continue
         pair, exact = row.pair, row.exact
-        few = Value(pair.why, raw="", tone="quiet") if pair.why else Value()
         table.rows.append(
             [
                 Value(row.name, mark=row.model.label),
                 Value(str(pair.summary.n), raw=pair.summary.n),
                 _gap(row),
-                few if pair.p is None else _p(pair.p),
+                _p(pair.p),
                 _p(row.p),
                 *([_p(pair.plain)] if folded else []),
                 _p(pair.wilcoxon),

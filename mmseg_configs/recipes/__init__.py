@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
-import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -105,10 +104,7 @@ def compose(
     count = len(samples["train_list"])
     # A last batch of one image would leave DeepLabV3+'s pooled branch with one value per channel to normalise.
     drop_last = count % batch_size == 1 and count > 1
-    steps = count // batch_size if drop_last else math.ceil(count / batch_size)
-    if not steps:
-        raise UserError(f"batch_size={batch_size} leaves no batch of {count} images; take another")
-    cfg.update(chosen.settings(epochs, steps))
+    cfg.update(chosen.settings(epochs))
     cfg["model"]["backbone"].update(backbone)
     cfg["model"]["data_preprocessor"]["size"] = (pixels, pixels)
     for part in ("decode_head", "auxiliary_head"):
@@ -135,11 +131,13 @@ def compose(
 
     every = max(1, epochs // (chosen.VALIDATIONS or epochs))
     cfg["train_cfg"] = dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=every)
-    cfg["log_processor"] = dict(by_epoch=True, window_size=steps)
+    # one line an epoch, with the mean over it
+    whole = dict(data_src="loss", method_name="mean", window_size="epoch")
+    cfg["log_processor"] = dict(by_epoch=True, custom_cfg=[whole])
     cfg["randomness"] = dict(seed=seed)
     del cfg["default_hooks"]["interrupt"]  # for loops that count iterations
     cfg["default_hooks"] |= dict(
-        logger=dict(type="LoggerHook", interval=steps),
+        logger=dict(type="LoggerHook", interval=10**9),
         checkpoint=dict(type="ExactCheckpointHook", save_best="mIoU", rule="greater", max_keep_ckpts=2),
         **hooks,
     )

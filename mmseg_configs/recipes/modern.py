@@ -18,10 +18,11 @@ def augmentation(pixels: int) -> list[dict[str, Any]]:
     ]
 
 
-def settings(epochs: int, steps: int) -> dict[str, Any]:
-    """Optimiser, schedule and hooks for `epochs` epochs of `steps` iterations."""
-    total = epochs * steps
-    warm = max(1, total // 10)
+def settings(epochs: int) -> dict[str, Any]:
+    """Optimiser, schedule and hooks for `epochs` epochs."""
+    warm = max(1, epochs // 10)
+    # Told in epochs, changed by the iteration: mmengine knows how many an epoch has, on however many processes.
+    by = dict(by_epoch=True, convert_to_iter_based=True)
     return dict(
         optim_wrapper=dict(
             type="OptimWrapper",
@@ -29,8 +30,8 @@ def settings(epochs: int, steps: int) -> dict[str, Any]:
             clip_grad=dict(max_norm=1.0),
         ),
         param_scheduler=[
-            dict(type="LinearLR", start_factor=0.01, begin=0, end=warm, by_epoch=False),
-            dict(type="PolyLR", power=0.9, eta_min=1e-5, begin=warm, end=max(total, warm + 1), by_epoch=False),
+            dict(type="LinearLR", start_factor=0.01, begin=0, end=warm, **by),
+            dict(type="PolyLR", power=0.9, eta_min=1e-5, begin=warm, end=max(epochs, warm + 1), **by),
         ],
         # The mean reaches back over the last tenth of the steps so far, however many there are. Buffers are copied,
         # not averaged: a temperature is what it is.

@@ -32,8 +32,8 @@ def augmentation(pixels: int) -> list[dict[str, Any]]:
     ]
 
 
-def settings(epochs: int, steps: int) -> dict[str, Any]:
-    """Optimiser, schedule and hooks for `epochs` epochs of `steps` iterations."""
+def settings(epochs: int) -> dict[str, Any]:
+    """Optimiser, schedule and hooks; how long it goes on changes none of them."""
     watched = dict(monitor="mIoU", rule="greater")
     return dict(
         optim_wrapper=dict(type="OptimWrapper", optimizer=dict(type="Adam", lr=1e-3)),

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..demo.runner import last_words
 from ..errors import UserError
-from . import cells, hosts, process, provenance
+from . import cells, hosts, process, provenance, score
 
 DONE, FAILED, RUNNING, WAITING = "done", "failed", "running", "waiting"
 
@@ -67,8 +67,12 @@ def _run(path: Path, threads: int, gpu: int | None, lock: int, watch, stopped) -
                 record = cells.update(path, memory_mb=used.memory_mb, trained=code == 0, **took)
                 if code:
                     return _ended(path, WAITING if stopped() else FAILED, f"exit code {code}: {last_words(path)}")
-            score = (sys.executable, "-m", "dynconv_plugins.study.score", str(path))
-            code, _ = process.run(score, env, log, lock, watch, stopped)
+            if hosts.get(record["host"]).SCORED_BY_TRAINER:
+                score.score(path)
+                return _ended(path, DONE, "")
+            # A process of its own: a model that crashes or takes all memory takes this cell with it and no other.
+            command = (sys.executable, "-m", "dynconv_plugins.study.score", str(path))
+            code, _ = process.run(command, env, log, lock, watch, stopped)
             if code:
                 return _ended(path, WAITING if stopped() else FAILED, f"not scored: {last_words(path)}")
     except (UserError, OSError, ValueError, ImportError) as e:

@@ -25,7 +25,7 @@ from side_by_side import assert_same_weights, run, start
 import mmseg_configs
 from dynconv_plugins.datasets import diatoms
 
-# A hard backbone, and a neck whose kernels are mixed at a temperature: both hooks at work. No max-pooling, where ties are
+# A hard backbone and a neck whose kernels are mixed at a temperature: both hooks. No max-pooling, where ties are
 # settled by rounding.
 CONFIG = """
 _base_ = "{base}"

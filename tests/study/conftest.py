@@ -1,53 +1,16 @@
-"""Small studies on the built-in diatoms, run by the real command."""
+"""Small studies, run by the real command; lets the tests import the modules beside them."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-SERIES = {
-    "host": "tsai",
-    "data": {"name": "Diatoms", "classes": 3, "train": 6, "test": 6},
-    "networks": "Net1",
-    "models": ["static"],
-    "recipe": "one-cycle",
-    "options": {"epochs": 1, "batch_size": 8},
-}
-IMAGES = {
-    "host": "timm",
-    "data": {"name": "diatoms", "classes": 2, "train": 10, "test": 4, "holdout": 0.2},
-    "networks": "resnet18",
-    "models": ["odconv"],
-    "recipe": "tiny_imagenet_study",
-    "options": {"input_size": [3, 32, 32], "epochs": 1, "batch_size": 8},
-}
-MASKS = {
-    "host": "mmseg",
-    "data": {"name": "diatoms", "classes": 2, "train": 6, "test": 3, "holdout": 0.2},
-    "networks": "fpn",
-    "models": ["odconv"],
-    "recipe": "study",
-    "options": {"pixels": 32, "epochs": 1, "batch_size": 4},
-}
+sys.path.insert(0, str(Path(__file__).parent))
 
-
-def write_plan(path: Path, **tasks: dict) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump({"tasks": tasks}, sort_keys=False))
-    return path
-
-
-def command(*args: object) -> list[str]:
-    return [sys.executable, "-m", "dynconv_plugins.cli", "study", *map(str, args)]
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "DYNCONV_DATA": "", "COLUMNS": "150"}
+from studies import command, environment
 
 
 @pytest.fixture

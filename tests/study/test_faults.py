@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import IMAGES, SERIES, command, environment, write_plan
+from studies import IMAGES, SERIES, command, environment, write_plan
 
 STUDY = {"a": {**SERIES, "models": ["static", "odconv"], "options": {"epochs": 3, "batch_size": 8}}}
 

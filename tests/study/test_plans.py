@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import SERIES, write_plan
+from studies import SERIES, write_plan
 
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.study import plan

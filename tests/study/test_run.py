@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import IMAGES, MASKS, SERIES, write_plan
+from studies import IMAGES, MASKS, SERIES, write_plan
 
 
 def cell(folder: Path) -> tuple[dict, dict]:

@@ -9,6 +9,8 @@ Each module offers
 - ``progress(folder, record) -> (done, total, note)``: how far a run is;
 - ``curve(folder) -> dict``: what the trainer has logged;
 - ``metrics(folder, record) -> dict``: the score on the test set with the kept weights;
+- ``SCORED_BY_TRAINER``: whether the trainer has measured that itself, so that no network is built for it;
+- ``amount(record) -> (batch size, steps)``: how much there is to train;
 - ``build(record)``, ``load(folder) -> nn.Module``: untrained, and with the kept weights;
 - ``example(record, batch) -> Tensor``: an input of the right shape;
 - ``samples(folder, n) -> list[Sample]``: test inputs to look at.

@@ -23,6 +23,7 @@ from ..cells import RUN, Cell, digest
 from ..plan import Task
 from .common import PYTHON, Data, Sample, flags, held_out, per_process, settings
 
+SCORED_BY_TRAINER = False
 DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1}
 NAMES = ("tiny-imagenet", "diatoms")
 

@@ -25,6 +25,7 @@ from ..cells import RUN, Cell, digest
 from ..plan import Task
 from .common import Data, Sample, held_out, per_process, settings
 
+SCORED_BY_TRAINER = False
 DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1}
 NAMES, HEADS = ("voc2012", "diatoms"), ("fpn", "deeplabv3plus")
 OPTIONS = {"pixels": 128, "epochs": None, "batch_size": None, "backbone_checkpoint": None}

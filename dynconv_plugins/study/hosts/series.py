@@ -20,6 +20,7 @@ from ..cells import RUN, Cell, digest
 from ..plan import STATIC, Task
 from .common import PYTHON, Data, Sample, flags, per_process, settings
 
+SCORED_BY_TRAINER = True
 DATA = {"name": None, "classes": None, "train": None, "test": None}
 BUILT_IN = "Diatoms"
 # A network's name in plans -> the architecture of tsai_models whose twin is the network itself.

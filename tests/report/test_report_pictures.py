@@ -1,0 +1,148 @@
+"""Attention maps against a Grad-CAM written out by hand, and pictures of real networks of a host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("pytorch_grad_cam")
+pytest.importorskip("matplotlib")
+pytest.importorskip("scipy")
+
+from dynconv_plugins import dynamize
+from dynconv_plugins.report.attentions import attentions, mixed
+from dynconv_plugins.report.cam import grad_cam, last_map, resized
+from dynconv_plugins.report.collect import collect
+from dynconv_plugins.report.pictures import gallery
+from dynconv_plugins.report.studio import Studio
+
+
+def network(dims: int, classes: int = 3) -> nn.Sequential:
+    conv = {1: nn.Conv1d, 2: nn.Conv2d}[dims]
+    pool = {1: nn.AdaptiveAvgPool1d, 2: nn.AdaptiveAvgPool2d}[dims]
+    torch.manual_seed(0)
+    body = [conv(2, 6, 3, padding=1), nn.ReLU(), conv(6, 8, 3, stride=2, padding=1), nn.Tanh()]
+    return nn.Sequential(*body, pool(1), nn.Flatten(), nn.Linear(8, classes)).eval()
+
+
+@pytest.mark.parametrize(("dims", "shape"), [(1, (1, 2, 32)), (2, (1, 2, 12, 20))])
+def test_grad_cam_is_the_formula(dims: int, shape: tuple[int, ...]) -> None:
+    """Weights of the channels are the means of the gradients; the map is the positive part of their sum (eq. 1, 2)."""
+    model, x = network(dims), torch.randn(shape)
+    layer = last_map(model, x)
+    assert layer == "3"
+    maps = model[:4](x).detach().requires_grad_()
+    out = model[4:](maps)
+    out[0, out[0].argmax()].backward()
+    space = tuple(range(2, 2 + dims))
+    raw = (maps.grad.mean(space, keepdim=True) * maps).sum(1)[0].relu().detach().numpy()
+    ours = grad_cam(model, x, layer)
+    assert ours.shape == shape[2:] and ours.min() >= 0 and ours.max() <= 1
+    # The package scales the map to 0..1 and enlarges it as OpenCV does; its coarse pattern must be the formula's.
+    raw = (raw - raw.min()) / (raw.max() - raw.min())
+    assert np.abs(resized(ours, raw.shape) - raw).mean() < 0.08
+    assert np.corrcoef(resized(ours, raw.shape).ravel(), raw.ravel())[0, 1] > 0.9
+    assert all(p.grad is None for p in model.parameters()), "nothing stays behind"
+
+
+def test_grad_cam_finds_what_decides() -> None:
+    """A network that looks for bright spots looks at the bright spot."""
+    model = network(2, 2)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+        model[0].weight[0, 0, 1, 1] = model[2].weight[0, 0, 1, 1] = model[6].weight[1, 0] = 1.0
+    x = torch.zeros(1, 2, 16, 16)
+    x[0, 0, 10:14, 2:6] = 1.0
+    heat = grad_cam(model, x, last_map(model, x))
+    y, along = np.unravel_index(heat.argmax(), heat.shape)
+    assert 9 <= y <= 14 and 1 <= along <= 6
+    assert heat[:6].max() < 0.05
+
+
+def test_frozen_layers_and_segmentation() -> None:
+    model = network(1).requires_grad_(False)
+    model[-1].requires_grad_(True)
+    assert grad_cam(model, torch.randn(1, 2, 32), "3").max() > 0, "as in Net1_DCNN, whose convolutions are frozen"
+    masks = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
+    assert grad_cam(masks, torch.randn(1, 3, 10, 14), "1").shape == (10, 14)
+
+
+def test_small_maps_are_passed_over_and_a_network_without_any_is_refused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 4, 1), nn.Flatten(), nn.LazyLinear(2))
+    assert last_map(model, torch.randn(1, 3, 16, 16)) == "1"
+    assert last_map(model, torch.randn(1, 3, 32, 32)) == "2"
+    with pytest.raises(ValueError, match="no layer"):
+        last_map(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.randn(1, 3, 2, 2))
+
+
+def test_the_colour_of_a_mixture() -> None:
+    weights = np.array([[1.0, 0.25, 0.0], [0.0, 0.25, 1.0], [0.0, 0.25, 0.0], [0.0, 0.25, 0.0]])
+    colours = mixed(weights)
+    assert colours.shape == (3, 3) and (colours[1] == 1).all(), "undecided is white"
+    assert np.abs(colours[0] - colours[2]).max() > 0.3, "kernels differ in colour"
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [
+        ("odconv4x", {"Spatial attention", "Kernel gates", "Channel gates", "Filter gates"}),
+        ("localsoft", {"Kernels by position"}),
+        ("globalsoft", {"Channel gates"}),
+        ("hard", {"Filter gates"}),
+        ("orconv", set()),
+    ],
+)
+@pytest.mark.parametrize("dims", [1, 2])
+def test_every_kind_of_attention_is_drawn(name: str, kinds: set[str], dims: int, tmp_path: Path) -> None:
+    model = dynamize(network(dims), name, where="all").eval()
+    size = (32,) if dims == 1 else (16, 16)
+    x = torch.randn(2, 2, *size)
+    shown = [np.zeros(32) if dims == 1 else np.zeros((16, 16, 3), np.uint8)] * 2
+    drawn = attentions(model, x, shown, ["a", "b"], Studio(tmp_path), "net")
+    assert {d.title for d in drawn} == kinds
+    for d in drawn:
+        assert (tmp_path / f"{d.picture.name}.png").is_file() and d.picture.alt and d.caption
+
+
+@pytest.fixture
+def series(fabricate, tmp_path: Path):
+    """Cells of tsai's networks as they stand before training: real data, real weights files, no training."""
+    pytest.importorskip("tsai")
+    from dynconv_plugins import datasets
+    from dynconv_plugins.study import hosts
+
+    root = datasets.diatoms.make(tmp_path / "diatoms", classes=3, train=4, test=2) / "UCR"
+    data = {"name": "Diatoms", "path": str(root), "train": 12, "valid": 0, "test": 6, "classes": 3, "unit": "series"}
+    data |= {"real": False, "options": {"length": 176, "variables": 1}}
+    made = fabricate()
+    more = {"data": data, "where": None, "arguments": {}}
+    made.task("series", "tsai", {"static": [0.5], "localsoft": [0.6], "odconv": [0.6]}, networks=("FCN",), **more)
+    for folder in made.root.glob("series/*/seed0"):
+        record = json.loads((folder / "cell.json").read_text())
+        (folder / "run").mkdir()
+        torch.save(hosts.get("tsai").build(record).state_dict(), folder / "run" / "model.pth")
+    return made.root
+
+
+def test_pictures_of_a_hosts_networks(series: Path, tmp_path: Path) -> None:
+    task = collect([series]).tasks["series"]
+    found = gallery(task, Studio(tmp_path / "img"), count=2)
+    assert found.notes == []
+    (grid,) = found.grids
+    assert grid.heads == ["input", "static", "local soft", "ODConv"] and len(grid.rows) == 2
+    assert all(p is not None and p.svg for _, row in grid.rows for p in row)
+    assert [name for name, _ in found.attentions] == ["local soft", "ODConv"]
+
+
+def test_a_network_that_cannot_be_loaded_gets_a_line(series: Path, tmp_path: Path) -> None:
+    (series / "series/odconv/seed0/run/model.pth").write_bytes(b"broken")
+    (series / "series/localsoft/seed0/run/model.pth").unlink()
+    found = gallery(collect([series]).tasks["series"], Studio(tmp_path / "img"), count=2)
+    assert len(found.notes) == 2 and all("cannot be loaded" in n and "\n" not in n for n in found.notes)
+    assert found.grids[0].heads == ["input", "static"]

@@ -1,0 +1,187 @@
+"""What the tables, the answers and the published numbers say."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import pytest
+
+pytest.importorskip("scipy")
+pytest.importorskip("matplotlib")
+pytest.importorskip("yaml")
+
+from dynconv_plugins.report import published, tables
+from dynconv_plugins.report.collect import collect
+from dynconv_plugins.report.compare import Verdict, compare
+from dynconv_plugins.report.cost_table import costs, references
+from dynconv_plugins.report.looks import looks
+from dynconv_plugins.report.summary import answer, budget, caveats
+
+STATIC = [0.60, 0.61, 0.62, 0.60, 0.61]
+
+
+def study_of(fabricate, scores, host="timm", **more):
+    study = collect([fabricate().task("task", host, scores, **more).root])
+    task = study.tasks["task"]
+    return study, task, compare(task)
+
+
+def shifted(by, noise=(0.001, -0.002, 0.0, 0.002, -0.001)):
+    return [s + by + n for s, n in zip(STATIC, noise, strict=True)]
+
+
+def test_the_verdicts_in_words(fabricate) -> None:
+    noisy = shifted(0.002, (0.03, -0.03, 0.02, -0.02, 0.0))
+    scores = {"static": STATIC, "odconv": shifted(0.05), "hard": shifted(-0.05), "localsoft": noisy}
+    _, task, rows = study_of(fabricate, scores)
+    verdicts = {r.model.key: r.verdict for r in rows}
+    better, worse, unclear = Verdict.BETTER, Verdict.WORSE, Verdict.OPEN
+    assert verdicts == {"static": Verdict.REFERENCE, "odconv": better, "hard": worse, "localsoft": unclear}
+    said = {r.model.key: r.sentence for r in rows}
+    assert said["odconv"].startswith("ODConv beats its static twin by +5.0 points (95% CI +4.")
+    assert "does not beat its static twin: it is worse" in said["hard"]
+    assert said["localsoft"].endswith("not significant.") and "does not beat" in said["localsoft"]
+    shown = answer(task, rows)
+    assert shown.word == "Yes" and shown.best.model.key == "odconv" and "1 of 3 dynamic models" in shown.text
+    text = tables.results(task, rows).markdown()
+    assert "beats static" in text and "worse than static" in text and "not significant" in text
+
+
+def test_many_models_make_a_verdict_harder(fabricate) -> None:
+    """One p of 0.03 among many is what chance gives: Holm's correction takes the verdict back, and the text says so."""
+    one = shifted(0.02, (0.02, -0.01, 0.0, 0.015, -0.005))
+    _, _, alone = study_of(fabricate, {"static": STATIC, "odconv": one})
+    assert alone[1].verdict is Verdict.BETTER and alone[1].p == pytest.approx(alone[1].pair.p)
+    others = {k: shifted(0.001, (0.03, -0.03, 0.02, -0.02, 0.0)) for k in ("hard", "localsoft", "globalsoft")}
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": one, **others})
+    assert rows[1].verdict is Verdict.OPEN and rows[1].p == pytest.approx(4 * rows[1].pair.p)
+    assert "alone" in rows[1].sentence and answer(task, rows).word == "Not shown"
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_too_few_runs(fabricate, runs: int) -> None:
+    _, task, rows = study_of(fabricate, {"static": STATIC[:runs], "odconv": shifted(0.1)[:runs]})
+    assert rows[1].verdict is Verdict.FEW and "too few runs to test" in rows[1].sentence
+    assert answer(task, rows).word == "Too early to say"
+    assert (rows[0].binomial is not None) == (runs == 1)
+
+
+def test_one_run_is_compared_by_mcnemar(fabricate) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5], "odconv": [0.6]})
+    truth = np.arange(1000) % 20
+    for key, right in (("static", 500), ("odconv", 600)):
+        folder = made.root / "task" / key / "seed0"
+        np.savez(folder / "predictions.npz", truth=truth, predicted=np.where(np.arange(1000) < right, truth, truth + 1))
+        text = (folder / "metrics.json").read_text().replace('"predictions": null', '"predictions": "predictions.npz"')
+        (folder / "metrics.json").write_text(text)
+    task = collect([made.root]).tasks["task"]
+    rows = compare(task)
+    assert (rows[1].exact.only_ours, rows[1].exact.only_theirs) == (100, 0) and rows[1].exact.p < 1e-20
+    assert rows[1].verdict is Verdict.FEW, "a test of two networks is none of what another seed would give"
+    assert "another seed" in answer(task, rows).text and "100 : 0" in tables.tests(task, rows).markdown()
+    (made.root / "task/odconv/seed0/predictions.npz").write_bytes(b"PK")
+    assert compare(collect([made.root]).tasks["task"])[1].exact is None
+
+
+def test_answers_no_and_in_part(fabricate) -> None:
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": shifted(-0.05)})
+    assert answer(task, rows).word == "No"
+    # The dynamic twin of the weak network pays, but the strong static network is ahead of all.
+    scores = {"FCN-static": STATIC, "FCN-odconv": shifted(0.05), "ResNet-static": [s + 0.2 for s in STATIC]}
+    _, task, rows = study_of(fabricate, scores, networks=("FCN", "ResNet"))
+    found = answer(task, rows)
+    assert found.word == "In part" and "ResNet static" in found.text
+
+
+def test_the_budget_is_the_frontier(fabricate) -> None:
+    scores = {"static": STATIC, "odconv": shifted(-0.05), "localsoft": shifted(0.01), "orconv": shifted(0.05)}
+    _, task, rows = study_of(fabricate, scores)
+    table = budget(task, rows)
+    assert [row[1].text for row in table.rows] == ["static", "local soft", "ORConv"]
+    assert [row[0].raw for row in table.rows] == sorted(row[0].raw for row in table.rows)
+    assert budget(*study_of(fabricate, {"static": STATIC, "odconv": shifted(-0.05)})[1:]) is None
+
+
+def test_csv_keeps_every_digit(fabricate) -> None:
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": shifted(0.0123456)})
+    read = list(csv.DictReader(io.StringIO(tables.results(task, rows).csv())))
+    assert [r["Model"] for r in read] == ["static", "ODConv"]
+    assert float(read[1]["accuracy (%)"]) == rows[1].scores.mean
+    assert float(read[1]["MAdds (G)"]) == rows[1].model.costs.macs
+    assert read[1]["against static (points): note"].count(" to ") == 1
+
+
+def test_per_class_and_missing_classes(fabricate) -> None:
+    names = ("background", "a|very long name of a class that somebody thought of", "cat")
+    _, task, rows = study_of(fabricate, {"static": [0.3], "odconv": [0.4]}, host="mmseg", per_class=names)
+    table = tables.classes(task, rows)
+    assert [row[0].text for row in table.rows] == [*names, "mIoU"]
+    assert table.rows[0][2].tone == "best" and "a\\|very" in table.markdown()
+    assert tables.results(task, rows).title == "mIoU (Table 4 of the paper)"
+
+
+def test_the_papers_numbers_beside_ours(fabricate) -> None:
+    keys = ("static", "globalsoft", "localsoft", "hard", "odconv")
+    _, task, rows = study_of(fabricate, dict.fromkeys(keys, STATIC))
+    found = {r.model.key: published.published(task, r.model) for r in rows}
+    assert [found[k].score for k in keys] == [0.652, 0.701, 0.715, 0.687, 0.734]
+    assert [found[k].gflops for k in keys] == [1.5, 1.8, 2.0, 2.1, 2.3]
+    note = published.not_comparable(task)
+    assert (
+        "20 of 200 classes" in note and "9,000 of 100,000 training samples" in note and "64 px instead of 224" in note
+    )
+    text = costs(task, rows).markdown()
+    assert "11.94" in text and "1.838" in text
+    assert "60.5" in references(task).markdown()
+    _, task, rows = study_of(fabricate, {"static": [0.3], "odconv": [0.4]}, host="mmseg")
+    assert [published.published(task, r.model).score for r in rows] == [0.675, 0.7309]
+    assert "Faster R-CNN" in published.not_comparable(task)
+
+
+def test_folds_of_the_papers_networks(fabricate) -> None:
+    own = published.folds()
+    scores = {"static": own["CNN"]["accuracy"], "odconv": own["D-CNN"]["accuracy"]}
+    losses = {"static": own["CNN"]["loss"], "odconv": own["D-CNN"]["loss"]}
+    study, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1",), folds=True, losses=losses)
+    assert task.folded and rows[1].verdict is Verdict.BETTER and rows[1].p == pytest.approx(6.215e-3, rel=1e-3)
+    table = tables.runs(task)
+    assert len(table.heads) == 13 and table.rows[0][1].text == "50.6" and table.rows[0][1].note == "1.461"
+    assert [table.rows[0][11].text, table.rows[1][11].text] == ["57.1", "65.3"]
+    assert published.published(task, rows[0].model).score == 0.571
+    assert published.published(task, rows[1].model).score == 0.653 and published.not_comparable(task) == ""
+    assert "corrected" in tables.tests(task, rows).heads[3].text
+    assert "78 test samples in each fold" in " ".join(caveats(study, {"task": rows})["task"])
+
+
+def test_other_series_are_not_the_papers(fabricate) -> None:
+    data = {"name": "Beef", "train": 30, "test": 30, "classes": 5}
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC}, host="tsai", data=data)
+    assert published.entry_of(task) is None and references(task) is None and published.source(task) == ""
+    data = {"name": "Adiac", "train": 390, "test": 391, "classes": 37}
+    _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
+    assert "official split instead of 10 folds" in published.not_comparable(task)
+    assert "84.1" in references(task).markdown()
+
+
+def test_equal_scores_are_not_significant(fabricate) -> None:
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC})
+    assert rows[1].verdict is Verdict.OPEN and rows[1].p == 1.0
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": [s + 0.01 for s in STATIC]})
+    assert rows[1].verdict is Verdict.NO_SPREAD and "no spread" in tables.results(task, rows).markdown()
+
+
+def test_without_a_static_twin_or_costs(fabricate) -> None:
+    study, task, rows = study_of(fabricate, {"odconv": STATIC, "hard": STATIC}, costs=False)
+    assert {r.verdict for r in rows} == {Verdict.NO_TWIN}
+    assert "no static twin of resnet18" in " ".join(caveats(study, {"task": rows})["task"])
+    assert answer(task, rows).word == "Too early to say" and budget(task, rows) is None
+    assert [h.text for h in costs(task, rows).heads][:2] == ["Model", "memory of the training process"]
+
+
+def test_looks_differ_without_colour() -> None:
+    labels = ["static", *(f"model {i}" for i in range(11))]
+    made = looks(labels)
+    assert len({look.marker for look in made.values()}) == len(labels)
+    assert made["static"] == looks(["odconv", "static"])["static"], "the twin looks the same everywhere"

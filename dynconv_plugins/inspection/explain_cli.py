@@ -1,0 +1,126 @@
+"""``dynconv explain``: what every layer's attention did for one input."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError, require
+
+EPILOG = """\
+MODEL is a name of timm's for an image (resnet18_odconv; see 'dynconv models') and an architecture of tsai_models for a
+series (ODConvFCN). Every operator is covered: mixes of kernels (by position for localsoft), taps, channel and filter
+gates, DCD's latent mixing. orconv has no attention; shown is which rotation wins where. hard's mask for a task does not
+depend on the input; shown is what it leaves on.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Adds ``explain`` to the commands of ``dynconv``."""
+    p = subparsers.add_parser("explain", help=__doc__, description=__doc__, epilog=EPILOG)
+    p.add_argument("model", nargs="?", metavar="MODEL", help="not needed with a study's cell")
+    source = p.add_mutually_exclusive_group(required=True)
+    source.add_argument("--image", type=Path, metavar="FILE")
+    source.add_argument("--series", metavar="FILE.tsv|NAME", help="a file, or a UCR data set below $DYNCONV_DATA")
+    p.add_argument("--index", type=int, default=0, metavar="I", help="which series, from 0 (default 0)")
+    p.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="PATH",
+        help="of our trainers (last.pth.tar, model_best.pth.tar, model.pth), a plain state dict, safetensors, or the "
+        "folder of a study's cell; default: random weights",
+    )
+    p.add_argument("--operator", metavar="NAME", help="with --series: the operator, instead of the architecture's own")
+    p.add_argument(
+        "--operator-arg",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="NAME=VALUE",
+        help="argument of the operator or the model, e.g. num_kernels=8, where=initial, small_stem=True; repeatable",
+    )
+    p.add_argument("--input-size", type=int, metavar="N", help="side of the image in pixels; default: the model's")
+    p.add_argument("--out", type=Path, metavar="DIR", help="default: runs/explain/MODEL-INPUT")
+    p.set_defaults(run=run)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    name, equals, word = text.partition("=")
+    if not (equals and name.isidentifier()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE")
+    try:
+        return name, ast.literal_eval(word)
+    except (ValueError, SyntaxError):
+        return name, word
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explains one input: a table on the terminal, ``attention.png`` and ``attention.json`` in a folder."""
+    for module in ("rich", "matplotlib", "PIL"):
+        require(module, "study")
+    from rich.console import Console
+
+    from ..demo.records import write_json
+    from . import images, series, summary
+    from .draw import draw, plt
+    from .layers import explain
+
+    if args.input_size is not None and args.input_size < 8:
+        raise UserError(f"--input-size must be at least 8, not {args.input_size}")
+    arguments = dict(args.operator_arg)
+    if args.image is not None:
+        if args.operator:
+            raise UserError(f"--operator goes with --series; for images the name says it: {args.model}_{args.operator}")
+        subject = images.subject(args.model, args.image, args.checkpoint, arguments, args.input_size)
+        stem = args.image.stem
+    else:
+        subject = series.subject(args.model, args.series, args.index, args.checkpoint, args.operator, arguments)
+        stem = f"{Path(args.series).stem}-{args.index}"
+    try:
+        layers, y = explain(subject.model, subject.x)
+    except RuntimeError as e:  # an image too small for the network's strides, say
+        raise UserError(f"{subject.title}: the network cannot run on it: {str(e).splitlines()[0]}") from None
+    top = subject.top(y)
+    out = args.out or Path("runs/explain") / f"{args.model or args.checkpoint.name}-{stem}"
+    figure = draw(layers, subject.shown, subject.title, subject.weights, top)
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=110)
+    plt.close(figure)
+    record = {
+        "title": subject.title,
+        "weights": subject.weights,
+        "input_size": list(subject.x.shape),
+        "prediction": [{"class": name, "probability": value} for name, value in top],
+        "layers": summary.as_json(layers),
+    }
+    _make(out)
+    _write(out / "attention.png", data.getvalue())
+    write_json(out / "attention.json", record)
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    rows, legend = summary.table(layers)
+    console.print(f"{subject.title}; {subject.weights}", highlight=False, markup=False, soft_wrap=True)
+    console.print(rows)
+    said = ", ".join(f"{name} {value:.1%}" for name, value in top)
+    for line in (legend, f"prediction: {said}", f"written to {out}: attention.png, attention.json"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"--out {folder} is not a folder") from None
+    except PermissionError as e:
+        raise UserError(f"--out {folder} cannot be made: {e.strerror}") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)

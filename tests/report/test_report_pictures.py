@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 pytest.importorskip("pytorch_grad_cam")
+pytest.importorskip("cv2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 from dynconv_plugins import dynamize
 from dynconv_plugins.report.attentions import attentions, mixed
-from dynconv_plugins.report.cam import grad_cam, last_map, resized
+from dynconv_plugins.report.cam import grad_cam, last_map
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.pictures import gallery
 from dynconv_plugins.report.studio import Studio
@@ -33,6 +34,8 @@ def network(dims: int, classes: int = 3) -> nn.Sequential:
 @pytest.mark.parametrize(("dims", "shape"), [(1, (1, 2, 32)), (2, (1, 2, 12, 20))])
 def test_grad_cam_is_the_formula(dims: int, shape: tuple[int, ...]) -> None:
     """Weights of the channels are the means of the gradients; the map is the positive part of their sum (eq. 1, 2)."""
+    import cv2
+
     model, x = network(dims), torch.randn(shape)
     layer = last_map(model, x)
     assert layer == "3"
@@ -43,10 +46,10 @@ def test_grad_cam_is_the_formula(dims: int, shape: tuple[int, ...]) -> None:
     raw = (maps.grad.mean(space, keepdim=True) * maps).sum(1)[0].relu().detach().numpy()
     ours = grad_cam(model, x, layer)
     assert ours.shape == shape[2:] and ours.min() >= 0 and ours.max() <= 1
-    # The package scales the map to 0..1 and enlarges it as OpenCV does; its coarse pattern must be the formula's.
-    raw = (raw - raw.min()) / (raw.max() - raw.min())
-    assert np.abs(resized(ours, raw.shape) - raw).mean() < 0.08
-    assert np.corrcoef(resized(ours, raw.shape).ravel(), raw.ravel())[0, 1] > 0.9
+    # Enlarged as the package does it; series are images of height one to it.
+    large = cv2.resize(raw if dims == 2 else raw[None], (shape[-1], shape[-2] if dims == 2 else 1))
+    large = (large - large.min()) / (large.max() - large.min())
+    np.testing.assert_allclose(ours, large if dims == 2 else large[0], atol=1e-5)
     assert all(p.grad is None for p in model.parameters()), "nothing stays behind"
 
 
@@ -74,7 +77,7 @@ def test_frozen_layers_and_segmentation() -> None:
 
 
 def test_small_maps_are_passed_over_and_a_network_without_any_is_refused() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 4, 1), nn.Flatten(), nn.LazyLinear(2))
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 4, 1))
     assert last_map(model, torch.randn(1, 3, 16, 16)) == "1"
     assert last_map(model, torch.randn(1, 3, 32, 32)) == "2"
     with pytest.raises(ValueError, match="no layer"):

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
+from ..demo.figures import short
 from .layers import Layer
 
 MOST = 24  # layers in one section: more are unreadable
@@ -51,7 +52,7 @@ def _head(part: SubFigure, shown: np.ndarray, title: str, about: str, top: Seque
     part.text(0.01, 0.97, title, ha="left", va="top", fontsize=12, fontweight="bold")
     part.text(0.01, 0.88, about, ha="left", va="top", fontsize=8, color="#4b5563")
     flat = shown.ndim == 2
-    ratios = {"width_ratios": [2.2 if flat else 1, 1.4], "left": 0.03, "right": 0.97, "bottom": 0.12, "top": 0.73}
+    ratios = {"width_ratios": [2.2 if flat else 1, 1.4], "left": 0.05, "right": 0.97, "bottom": 0.12, "top": 0.73}
     left, right = part.subplots(1, 2, gridspec_kw={**ratios, "wspace": 0.35})
     _input(left, shown)
     if not top:
@@ -92,7 +93,7 @@ def _mixes(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
             if np.isfinite(value):
                 colour = "white" if value < 0.6 * high else "black"
                 axes.text(k, i, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
-        axes.set_yticks(range(len(chosen)), [layer.name for layer in chosen], fontsize=7)
+        axes.set_yticks(range(len(chosen)), [short(layer.name) for layer in chosen], fontsize=7)
         labels = max((layer.labels for layer in chosen), key=len)
         axes.set_xticks(range(most), labels, fontsize=7)
         axes.xaxis.tick_top()
@@ -129,7 +130,7 @@ def _maps(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
                 extent = (0, grey.shape[1], grey.shape[0], 0)
                 axes.imshow(grey, cmap="gray", vmin=-0.3, vmax=1.3, extent=extent)
                 axes.imshow(painted, extent=extent, alpha=0.15 + 0.7 * ahead, interpolation="nearest")
-            axes.set_title(f"{layer.name}  {'x'.join(map(str, layer.kernel_map.shape[1:]))}", fontsize=7)
+            axes.set_title(f"{short(layer.name)}  {'x'.join(map(str, layer.kernel_map.shape[1:]))}", fontsize=7)
         _blank(grid)
         marks = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[k % len(COLOURS)]) for k in range(len(labels))]
         place = (0.02, 1 - 0.27 / _height(part))
@@ -160,7 +161,7 @@ def _taps(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
         grid = _grid(part, rows, COLUMNS, _below(part))
         for axes, layer, panel in zip(grid.flat, chosen, panels, strict=False):
             drawn = axes.imshow(panel, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6))
-            axes.set_title(layer.name, fontsize=7)
+            axes.set_title(short(layer.name), fontsize=7)
         _blank(grid)
         _bar(part, drawn)
 
@@ -194,7 +195,7 @@ def _strips(kind: str, text: str, chosen: Sequence[Layer], note: str) -> Callabl
             on = set(np.unique(values)) <= {0.0, 1.0}
             said = f"{int(values.sum())} of {len(values)} on" if on else f"{values.min():.2f} to {values.max():.2f}"
             axes.text(1.01, 0.5, said, transform=axes.transAxes, va="center", fontsize=7)
-            axes.text(-0.01, 0.5, layer.name, transform=axes.transAxes, va="center", ha="right", fontsize=7)
+            axes.text(-0.01, 0.5, short(layer.name), transform=axes.transAxes, va="center", ha="right", fontsize=7)
         _blank(grid)
         place = part.add_axes((0.95, 0.12, 0.012, _below(part) - 0.2))
         bar = part.colorbar(drawn, cax=place)
@@ -209,19 +210,22 @@ def _latent(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
     chosen, note = _some([layer for layer in layers if layer.mixing is not None])
     if not chosen:
         return []
-    most = max(abs(layer.mixing).max() for layer in chosen) or 1.0
     rows = -(-len(chosen) // COLUMNS)
 
     def paint(part: SubFigure) -> None:
-        _heading(part, "How latent channels are mixed: row from column, blue negative, red positive", note)
-        grid = _grid(part, rows, COLUMNS, _below(part))
+        _heading(
+            part,
+            "How latent channels are mixed: blue negative, red positive, each by its own largest",
+            note,
+        )
+        grid = _grid(part, rows, COLUMNS, _below(part, 0.6))
         for axes, layer in zip(grid.flat, chosen, strict=False):
-            drawn = axes.imshow(layer.mixing, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
-            axes.set_title(f"{layer.name}  {'x'.join(map(str, layer.mixing.shape))}", fontsize=7)
+            most = abs(layer.mixing).max() or 1.0
+            axes.imshow(layer.mixing, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
+            axes.set_title(f"{short(layer.name)}\n{len(layer.mixing)} channels, {most:.2g}", fontsize=7)
         _blank(grid)
-        _bar(part, drawn)
 
-    return [(0.5 + 1.5 * rows, paint)]
+    return [(0.6 + 1.7 * rows, paint)]
 
 
 def _some(layers: list[Layer]) -> tuple[list[Layer], str]:

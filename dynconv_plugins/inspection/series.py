@@ -57,7 +57,7 @@ def subject(
         settings = _settings(path, given)
         stored = None if path is None else unwrap(read(path))
         model = _built(settings, X.shape, classes, stored, path)
-        names, shown = list(settings.get("names", [])), settings["operator"]
+        names, shown = _names(path), settings["operator"]
         title = f"{settings['arch']}{f' with {shown}' if shown else ''}, {what}"
         weights = f"weights: {path}" if path else "weights: random, as initialised"
     tensor = torch.from_numpy(x[None].astype(np.float32))
@@ -128,6 +128,19 @@ def _built(settings: dict[str, Any], shape: tuple[int, ...], classes: int, store
     if stored is not None:
         fill(model, stored, path, settings["arch"])
     return model
+
+
+def _names(path: Path | None) -> list[str]:
+    """The classes, where the trainer has written them beside the weights."""
+    beside = None if path is None else path.parent / "predictions.npz"
+    if beside is None or not beside.is_file():
+        return []
+    try:
+        with np.load(beside, allow_pickle=False) as stored:
+            key = next((k for k in stored.files if k.startswith("classes")), None)
+            return [] if key is None else [f"class {name}" for name in stored[key]]
+    except (OSError, ValueError):
+        return []
 
 
 def _last(weights: Mapping[str, torch.Tensor]) -> int:

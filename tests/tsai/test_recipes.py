@@ -17,7 +17,7 @@ import tsai_models.train as training
 from dynconv_plugins.errors import UserError
 from tsai_models import Net1_CNN, ODConvFCN
 from tsai_models.archs import build
-from tsai_models.data import Series, hold_out, load
+from tsai_models.data import Series, hold_out, load, with_differences
 from tsai_models.recipes import RECIPES, Recipe
 
 CPU = torch.device("cpu")
@@ -194,6 +194,23 @@ def test_strong_changes_training_series_alone(train, tmp_path, archive):
     assert results["rows"][0]["kept_epoch"] == 2
 
 
+def test_differences_are_further_variables(train, tmp_path):
+    X = np.random.default_rng(0).normal(3, 5, (4, 2, 30)).astype(np.float32)
+    assert with_differences(X, 0) is X
+    made = with_differences(X, 2)
+    assert made.shape == (4, 6, 30) and made.dtype == np.float32
+    np.testing.assert_allclose(made.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(made.std(-1), 1, atol=1e-5)
+    steps = X[1, 1, 1:] - X[1, 1, :-1]
+    assert np.corrcoef(made[1, 3, 1:], steps)[0, 1] > 0.9999
+    assert np.corrcoef(made[1, 5, 2:], np.diff(steps))[0, 1] > 0.9999
+    assert np.isfinite(with_differences(np.ones_like(X), 1)).all()
+    assert train("--epochs", "1", "--differences", "1", "--out", "run", arch="FCN")[0] == 0
+    assert read(tmp_path / "run")[0]["config"]["variables"] == 2
+    state = torch.load(tmp_path / "run" / "model.pth", weights_only=True)
+    assert state["convblock1.0.weight"].shape[1] == 2
+
+
 @pytest.mark.parametrize("recipe", ["one-cycle", "study"])
 def test_a_fold_alone_is_that_fold_of_all(train, tmp_path, recipe):
     args = ("--recipe", recipe, "--epochs", "2", "--folds", "3", "--seed", "7")
@@ -242,6 +259,7 @@ def test_predictions_are_those_of_the_table(train, tmp_path):
         (["--recipe", "study", "--holdout", "0"], "--holdout above 0"),
         (["--label-smoothing", "1"], "smoothing"),
         (["--ema", "1"], "ema"),
+        (["--differences", "-1"], "negative"),
     ],
 )
 def test_refused_in_one_line(train, tmp_path, args, names):

@@ -42,13 +42,14 @@ def attentions(
     seen = recorded(network, x)
     eye = [s / 255 if s.ndim == 3 else s for s in shown]
     made: list[Drawn] = []
-    spatial = {k: v.spatial.numpy() for k, v in seen.items() if v.spatial is not None}
+    # Operators that are not of the one equation have factors of their own beside its four (DCD).
+    spatial = {k: s.numpy() for k, v in seen.items() if (s := getattr(v, "spatial", None)) is not None}
     if spatial:
         figure = spatial_maps(eye, _some(spatial, 8))
         caption = "One row an input, one column a layer, early to late: factors of the kernel's positions."
         made.append(Drawn("Spatial attention", caption, _keep(studio, f"{name}-spatial", figure, "spatial attention")))
     for attribute, title, axis, caption in KINDS:
-        found = {k: getattr(v, attribute) for k, v in seen.items() if getattr(v, attribute) is not None}
+        found = {k: f for k, v in seen.items() if (f := getattr(v, attribute, None)) is not None}
         flat = {k: v.numpy() for k, v in found.items() if v.ndim == 2}
         if flat:
             picture = _keep(studio, f"{name}-{attribute}", gates(_some(flat), labels, axis), title.lower())

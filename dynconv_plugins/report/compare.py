@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,23 +49,37 @@ class Compared:
     verdict: Verdict
 
     @property
+    def gap(self) -> str:
+        """``+1.3 points (95% CI −0.2 to +2.8)``: the difference from the twin; empty where there is none."""
+        if self.pair is None or not self.pair.summary.n:
+            return ""
+        s = self.pair.summary
+        interval = f" (95% CI {points(s.low)} to {points(s.high)})" if self.pair.p is not None else ""
+        return f"{points(s.mean)} points{interval}"
+
+    @property
+    def finding(self) -> str:
+        """The verdict with its p value, and with the uncorrected one where the correction decides."""
+        if self.p is None:
+            return self.verdict.value
+        if self.verdict is Verdict.OPEN and self.pair.p < LEVEL:
+            return (
+                f"not significant ({p_value(self.pair.p)} alone, {p_value(self.p)} corrected for the number of models)"
+            )
+        return f"{self.verdict.value}, {p_value(self.p)}" if self.verdict is Verdict.OPEN else p_value(self.p)
+
+    @property
     def sentence(self) -> str:
         """One plain sentence, in points."""
-        if self.pair is None or not self.pair.summary.n:
+        if not self.gap:
             return f"{self.name}: {self.verdict.value}."
-        s = self.pair.summary
-        gap = f"{points(s.mean)} points"
-        if not math.isnan(s.low) and self.verdict is not Verdict.FEW:
-            gap += f" (95% CI {points(s.low)} to {points(s.high)})"
-        words = {Verdict.BETTER: "beats its static twin", Verdict.WORSE: "does not beat its static twin: it is worse"}
-        said = words.get(self.verdict, f"does not beat its static twin: {gap}, {self.verdict.value}")
-        if self.verdict is Verdict.OPEN and self.pair.p < LEVEL:
-            said += f" ({p_value(self.pair.p)} alone, {p_value(self.p)} after correction for the number of models)"
-        if self.verdict in words:
-            said += f" by {gap}, {p_value(self.p)}" if self.verdict is Verdict.BETTER else f", {gap}, {p_value(self.p)}"
-        if self.verdict is Verdict.FEW:
-            said = f"is {gap} from its static twin: {self.verdict.value}"
-        return f"{self.name} {said}."
+        if self.verdict is Verdict.BETTER:
+            return f"{self.name} beats its static twin by {self.gap}, {self.finding}."
+        if self.verdict is Verdict.WORSE:
+            return f"{self.name} does not beat its static twin, it is worse: {self.gap}, {self.finding}."
+        if self.p is None:
+            return f"{self.name} is {self.gap} from its static twin: {self.finding}."
+        return f"{self.name} does not beat its static twin: {self.gap}, {self.finding}."
 
     def ratio(self, what: str) -> float | None:
         """A cost as a multiple of the twin's; None where either is unknown or they were measured apart.

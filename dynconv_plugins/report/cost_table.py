@@ -59,15 +59,14 @@ def _about(rows: Sequence[Compared]) -> str:
     inputs = {c.input_size for r in rows if (c := r.model.costs) and c.input_size}
     threads = {c.threads for r in rows if (c := r.model.costs) and c.threads}
     about = f"Input {' or '.join('×'.join(map(str, s[1:])) for s in sorted(inputs))}. " if inputs else ""
-    about += "Latency: the median of repeated forward passes"
-    about += (
-        f" on {' or '.join(map(str, sorted(threads)))} CPU thread{'' if threads == {1} else 's'}. " if threads else ". "
-    )
-    about += (
-        "Memory of inference and of a training step: the most that tensors take at once, the model's own left out; "
-    )
-    about += "of the training process: all of it. Training: wall clock of the whole command, averaged over runs. "
-    about += "Multiples (×) are against the static twin, measured together. "
+    if any(r.model.costs and r.model.costs.latency_ms for r in rows):
+        cores = f"{' or '.join(map(str, sorted(threads)))} CPU thread{'' if threads == {1} else 's'}"
+        about += f"Latency: the median of repeated forward passes{f' on {cores}' if threads else ''}. "
+        about += "Memory of inference and of a training step: the most that tensors take at once, without the model. "
+    else:
+        about += "Parameters, MAdds and latency were not measured. "
+    about += "Memory of the training process: all of it. Training: wall clock of the whole command. "
+    about += "Multiples (×) are against the static twin. "
     if any(published.counts(r.model) for r in rows):
         about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."
     return about.strip()

@@ -49,7 +49,7 @@ def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Pictur
 def _curve(axes: plt.Axes, model: Model, what: str, look: Look) -> str:
     """Draws one model's mean and band; returns what a step is, or nothing where there is no curve."""
     found = [m.curve for m in model.results.values() if m.curve is not None]
-    found = [c for c in found if np.isfinite(getattr(c, what)).any()]
+    found = [c for c in found if np.isfinite(getattr(c, what)).sum() > 1]
     if not found:
         return ""
     steps, table = aligned(found, what)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from .commands import commands
 from .pictures import Grid
 from .sections import Section
 from .sheet import Table
@@ -23,21 +24,13 @@ def markdown(
     for s in sections:
         lines += _section(s)
     lines += ["## How it was made", "", *(f"- {k}: {v}" for k, v in facts), ""]
-    commands = [(c.key, c.record["command"]) for s in sections for c in s.task.cells if c.record.get("command")]
-    lines += [f"    {' '.join(map(str, command))}" for _, command in _first_of_each(commands)]
+    for s in sections:
+        lines += [f"Commands of {s.task.name}, one a model:", "", *(f"    {text}" for _, text in commands(s.task)), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _caveat(about: str, lines: Sequence[str]) -> str:
     return f"- **{about}:** {' '.join(lines)}" if about else f"- {' '.join(lines)}"
-
-
-def _first_of_each(commands: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[str, Sequence[str]]]:
-    """One command a model: those of its other runs differ by the seed or fold."""
-    first: dict[str, tuple[str, Sequence[str]]] = {}
-    for key, command in commands:
-        first.setdefault(key.rpartition("/")[0], (key, command))
-    return list(first.values())
 
 
 def _section(s: Section) -> list[str]:
@@ -59,7 +52,7 @@ def _section(s: Section) -> list[str]:
     for grid in s.gallery.grids:
         lines += _grid(grid)
     for name, drawn in s.gallery.attentions:
-        lines += [f"### What {name} attends to", ""]
+        lines += [f"### The operator's own attentions: {name}", ""]
         for d in drawn:
             lines += [f"{d.title}. {d.caption}", "", *_pictures([d.picture])]
     for note in s.gallery.notes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
+from .commands import commands
 from .looks import Look
 from .sections import Section
 from .sheet import Table
@@ -43,17 +44,5 @@ def render(
         plans=plans,
         looks=looks,
         title=title,
-        commands={s.task.name: commands(s) for s in sections},
+        commands={s.task.name: commands(s.task) for s in sections},
     )
-
-
-def commands(section: Section) -> list[tuple[str, str]]:
-    """A model and the command line of its first run; other runs differ by seed or fold alone."""
-    made = []
-    for model in section.task.ordered():
-        cells = sorted(model.cells.values(), key=lambda c: not c.record.get("command"))
-        if cells and cells[0].record.get("command"):
-            record = cells[0].record
-            env = [f"{k}={v}" for k, v in (record.get("env") or {}).items()]
-            made.append((section.task.name_of(model), " ".join(map(str, [*env, *record["command"]]))))
-    return made

@@ -87,7 +87,7 @@ def facts(task: Task) -> str:
     """The task in a line: host, networks, data, protocol, recipe."""
     parts = [str(task.fact("about")).rstrip(".")] if task.fact("about") else []
     if host := task.fact("host"):
-        parts.append(f"{host}: {', '.join(task.networks)}")
+        parts.append(f"Trained by {host}: {', '.join(task.networks)}")
     if name := task.data("name"):
         unit = task.data("unit") or "samples"
         counts = [
@@ -114,7 +114,9 @@ def provenance(task: Task) -> dict[str, Any]:
         if (git := record.get("git") or {}).get("commit"):
             found["git"][str(git["commit"])[:12] + (", with uncommitted changes" if git.get("dirty") else "")] = None
         if machine := record.get("machine"):
-            found["machine"][", ".join(str(v) for v in machine.values())] = None
+            found["machine"][", ".join(f"{v} cores" if k == "cores" else str(v) for k, v in machine.items() if v)] = (
+                None
+            )
     seconds = sum(m for model in task.models.values() for m in model.seconds.values())
     ended = sorted(str(c.record["ended"]) for c in task.cells if c.record.get("ended"))
     made = {k: list(v) for k, v in found.items() if v}

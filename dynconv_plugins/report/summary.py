@@ -62,24 +62,23 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
         if top.model.operator == STATIC:
             word = "In part"
             more += f" But the highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
-        return Answer(task, word, tone, _sentence(task, best) + more, best, top)
+        return Answer(task, word, tone, _sentence(best) + more, best, top)
     if not tested:
-        return Answer(task, "Too early to say", "quiet", f"{_sentence(task, best)} {_more_runs(best)}", best, top)
+        return Answer(task, "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}", best, top)
     if all(r.verdict is Verdict.WORSE for r in tested):
-        return Answer(task, "No", "bad", f"{_sentence(task, best)} Every dynamic model is worse.", best, top)
-    plain = best.pair.p if best.pair else None
-    half = (best.pair.summary.high - best.pair.summary.low) / 2 if plain is not None and plain >= LEVEL else math.nan
-    seen = (
-        ""
-        if math.isnan(half)
-        else f" These runs cannot tell a gain of less than about {half * 100:.1f} points from chance."
-    )
-    lead = "No dynamic model beats its static twin. The best of them: "
-    return Answer(task, "Not shown", "quiet", lead + _sentence(task, best) + seen, best, top)
+        return Answer(task, "No", "bad", f"{_sentence(best)} Every dynamic model is worse.", best, top)
+    text = f"No dynamic model beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}. "
+    text += _price(best)
+    if best.pair and best.pair.p is not None and best.pair.p >= LEVEL:
+        half = (best.pair.summary.high - best.pair.summary.low) / 2
+        text += f" These runs cannot tell a gain of less than about {half * 100:.1f} points from chance."
+    return Answer(task, "Not shown", "quiet", text, best, top)
 
 
-def _sentence(task: Task, row: Compared) -> str:
-    return f"{row.sentence[:-1]}. {_price(row)}"
+def _sentence(row: Compared) -> str:
+    # The network's name is written as its host writes it; an operator's begins a sentence.
+    start = capital(row.sentence) if row.name == row.model.label else row.sentence
+    return f"{start} {_price(row)}"
 
 
 def _price(row: Compared) -> str:
@@ -126,8 +125,9 @@ def overview(answers: Sequence[Answer]) -> Table:
         "The best dynamic model of each task: one that beats its static twin where there is one, else the one with the "
     )
     table.about += (
-        "highest mean. Below the points: their 95% confidence interval. × are multiples of the static twin's cost."
+        "highest mean. Below the points: their 95% confidence interval. × are multiples of the static twin's "
     )
+    table.about += "cost. The best of many is likely to be flattered a little."
     return table
 
 

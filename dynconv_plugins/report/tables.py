@@ -168,7 +168,8 @@ def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
         means = [
             float(np.mean(v)) if (v := [x for x in found.get(r.model.key, []) if x == x]) else math.nan for r in shown
         ]
-        best = max((m for m in means if m == m), default=math.nan)
+        known = sorted(m for m in means if m == m)
+        best = known[-1] if len(known) > 1 and known[0] < known[-1] else math.nan
         table.rows.append([Value(name), *(percent(m, tone="best" if m == best else "") for m in means)])
     table.rows.append([Value("mIoU"), *(percent(r.scores.mean) for r in shown)])
     table.about = (

@@ -99,6 +99,7 @@ def test_the_colour_of_a_mixture() -> None:
         ("globalsoft", {"Channel gates"}),
         ("hard", {"Filter gates"}),
         ("orconv", set()),
+        ("dcd", {"Filter gates"}),
     ],
 )
 @pytest.mark.parametrize("dims", [1, 2])

@@ -41,8 +41,8 @@ def test_the_verdicts_in_words(fabricate) -> None:
     assert verdicts == {"static": Verdict.REFERENCE, "odconv": better, "hard": worse, "localsoft": unclear}
     said = {r.model.key: r.sentence for r in rows}
     assert said["odconv"].startswith("ODConv beats its static twin by +5.0 points (95% CI +4.")
-    assert "does not beat its static twin: it is worse" in said["hard"]
-    assert said["localsoft"].endswith("not significant.") and "does not beat" in said["localsoft"]
+    assert "does not beat its static twin, it is worse" in said["hard"]
+    assert said["localsoft"].endswith("not significant, p = 0.87.") and "does not beat" in said["localsoft"]
     shown = answer(task, rows)
     assert shown.word == "Yes" and shown.best.model.key == "odconv" and "1 of 3 dynamic models" in shown.text
     text = tables.results(task, rows).markdown()

@@ -1,0 +1,31 @@
+"""The command lines behind the numbers, as a person would type them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..study.provenance import shown
+from .records import Cell, Task
+
+
+def commands(task: Task) -> list[tuple[str, str]]:
+    """A model and the command line of its first run; its other runs differ by seed or fold alone."""
+    made = []
+    for model in task.ordered():
+        cell = next((c for c in model.cells.values() if c.record.get("command")), None)
+        if cell is not None:
+            made.append((task.name_of(model), command(cell)))
+    return made
+
+
+def command(cell: Cell) -> str:
+    """A cell's command; what lies in the study's folder is named from there, wherever that is."""
+    root = str(Path(cell.folder).resolve().parents[2])
+    return shown(_plain(cell.record)).replace(root, Path(root).name)
+
+
+def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
+    words = [str(word) for word in record["command"]]
+    return {**record, "command": words, "env": dict(record.get("env") or {})}

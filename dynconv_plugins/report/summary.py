@@ -122,12 +122,12 @@ def overview(answers: Sequence[Answer]) -> Table:
         score = percent(row.scores.mean, a.task.score_name)
         table.rows.append([name, word, Value(row.name, row.verdict.value, mark=row.model.label), score, gap, *fields])
     table.about = (
-        "The best dynamic model of each task: one that beats its static twin where there is one, else the one with the "
+        "The best dynamic model of each task: one that beats its static twin where there is one, else the one "
     )
     table.about += (
-        "highest mean. Below the points: their 95% confidence interval. × are multiples of the static twin's "
+        "with the highest mean. Below the points: their 95% confidence interval. × are multiples of the static "
     )
-    table.about += "cost. The best of many is likely to be flattered a little."
+    table.about += "twin's cost. The best of many is likely to be flattered a little."
     return table
 
 

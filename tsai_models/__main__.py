@@ -129,6 +129,7 @@ def train(args: argparse.Namespace) -> int:
 
     from dynconv_plugins import registry
 
+    from .distributed import together
     from .job import Job
     from .recipes import RECIPES
     from .train import run
@@ -170,7 +171,7 @@ def train(args: argparse.Namespace) -> int:
     if args.fold is not None:
         split += f"-fold{args.fold}"
     out = args.out or Path("runs/tsai") / f"{name}-{split}"
-    return run(job, args.seeds or 1, args.data, out, device, args.overwrite)
+    return together(lambda device: run(job, args.seeds or 1, args.data, out, device, args.overwrite), device)
 
 
 def main() -> int | None:

@@ -28,6 +28,7 @@ from tsai.models.utils import build_ts_model
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
+from . import distributed
 from .archs import DynamicArch, build, parameters
 from .augment import transforms
 from .callbacks import BudgetCallback, EpochBar, TemperatureCallback
@@ -72,7 +73,7 @@ def loaders(series: Series, split: tuple[list[int], ...], batch_size: int, devic
 def fit(learn: Learner, recipe: Recipe, epochs: int, label: str, folder: Path) -> list[dict]:
     """Trains by the recipe, which leaves the learner with the weights that count; the history by epochs."""
     learn.model_dir = folder.resolve()
-    with learn.no_bar(), learn.no_logging(), learn.added_cbs(EpochBar(label)):
+    with learn.no_bar(), learn.no_logging(), learn.added_cbs([EpochBar(label), *distributed.callbacks()]):
         recipe.fit(learn, epochs)
     # The names begin with the epoch and end with the time, which are no values.
     return [dict(zip(learn.recorder.metric_names[1:-1], row, strict=True)) for row in learn.recorder.values]
@@ -85,7 +86,7 @@ def train_once(
     arch, config, before, epochs = job.resolve()
     recipe = job.recipe
     set_seed(seed, reproducible=True)
-    dls = loaders(series, split, recipe.batch_size, device, recipe.augment)
+    dls = distributed.shared(loaders(series, split, recipe.batch_size, device, recipe.augment))
     history: list[dict] = []
     started = time.perf_counter()
 
@@ -105,7 +106,7 @@ def train_once(
         schedule = dc.LinearTemperature(epochs=falling)
         learn = ts_learner(dls, model, metrics=accuracy, cbs=[TemperatureCallback(schedule), BudgetCallback()])
     kept = stage("main", learn, epochs)
-    with learn.no_bar(), learn.no_logging():
+    with distributed.alone(), learn.no_bar(), learn.no_logging():
         logits, truth = learn.get_preds(dl=dls.loaders[-1], act=noop)
     loss, predicted = F.cross_entropy(logits, truth).item(), logits.argmax(1)
     if not math.isfinite(loss):
@@ -119,7 +120,8 @@ def train_once(
 def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, overwrite: bool = False) -> int:
     """Trains all folds or seeds that are not done yet, and prints the table."""
     arch, config, before, epochs = job.resolve()
-    series = load(job.dataset, data, out / "data")
+    with distributed.primary_first():
+        series = load(job.dataset, data, out / "data")
     series = series._replace(X=with_differences(series.X, job.recipe.differences))
     unit = "seed" if job.folds is None else "fold"
     described = asdict(job) | {"series": len(series.y), "classes": series.classes, "variables": series.X.shape[1]}
@@ -144,8 +146,10 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
         for i in todo:
             label = f"{unit} {i}"
             finished = train_once(job, series, parts[i], job.seed + i, label, device, out)
-            results.add(i, finished)
             row = finished.row
+            if not distributed.primary():
+                continue
+            results.add(i, finished)
             kept = f", epoch {row['kept_epoch']} of {row['epochs']} kept" if job.recipe.best else ""
             done = f"accuracy {row['accuracy']:.3f}, loss {row['loss']:.3f}{kept}, {row['seconds']:.1f} s"
             tqdm.write(f"{label}: {done}", file=sys.stderr)
@@ -153,6 +157,8 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
         kept = f"{len(results.rows)} of {len(numbers)} {unit}s are kept in {out}; the same command continues"
         print(f"\ninterrupted: {kept}", file=sys.stderr)
         return 130
+    if not distributed.primary():
+        return 0
     split = "official split" if job.folds is None else f"{job.folds} stratified folds"
     Console().print(table([results.rows[i] for i in numbers], f"{name}, {job.dataset}, {split}", unit))
     print(f"written to {out}", file=sys.stderr)

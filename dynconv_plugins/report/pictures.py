@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,13 +88,16 @@ def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = No
 
 
 def _loaded(task: Task, models: Sequence[Model], notes: list[str]) -> dict[str, nn.Module]:
-    made = {}
+    made, failed = {}, []
     for model in models:
-        unit = next(iter(model.results))
+        folder = model.cells[next(iter(model.results))].folder
         try:
-            made[model.key] = hosts.get(task.fact("host")).load(model.cells[unit].folder).eval()
+            made[model.key] = hosts.get(task.fact("host")).load(folder).eval()
         except Exception as e:
-            notes.append(f"No pictures of {task.name_of(model)}: it cannot be loaded ({_told(e)}).")
+            failed.append(f"No pictures of {task.name_of(model)}: it cannot be loaded ({_told(e, folder)}).")
+    if failed and not made:
+        failed = [f"No pictures: none of the networks can be loaded. {failed[0]}"]
+    notes += failed
     return made
 
 
@@ -184,5 +188,7 @@ def _series(studio: Studio, name: str, series: np.ndarray, heat: np.ndarray | No
     return studio.draw(name, figure, alt)
 
 
-def _told(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+def _told(error: Exception, folder: Path | None = None) -> str:
+    text = " ".join(str(error).split()).replace(f"{folder}/", "")
+    # A KeyError says nothing but the key.
+    return f"{type(error).__name__}: {text}"[:160] if isinstance(error, LookupError) or not text else text[:160]

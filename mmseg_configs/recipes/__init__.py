@@ -16,7 +16,7 @@ from dynconv_plugins.errors import UnknownName, UserError
 
 from . import modern, study
 
-__all__ = ["compose", "names"]
+__all__ = ["compose", "names", "quietly"]
 
 _RECIPES = {"study": study, "modern": modern}
 _HEADS = ("fpn", "deeplabv3plus")
@@ -96,7 +96,7 @@ def compose(
     _apart(samples)
     backbone, hooks = _backbone(operator, dict(arguments or {}), where, backbone_checkpoint, head, epochs)
 
-    with _quietly():
+    with quietly():
         from mmengine.config import Config
 
         base = Config.fromfile(mmseg_configs.path(f"{head}_resnet18_voc12-128x128")).to_dict()
@@ -184,7 +184,7 @@ def _backbone(
         raise UserError("the static network takes neither arguments= nor where=")
     if operator != _STATIC:
         registry.get(operator)
-    with _quietly():
+    with quietly():
         from mmseg_configs.register import backbone as module
 
     import dynconv_plugins as dc
@@ -209,8 +209,8 @@ def _backbone(
 
 
 @contextlib.contextmanager
-def _quietly():
-    """What mmcv and mmseg remark on optional parts that are missing is of no use to a reader."""
+def quietly():
+    """Holds back what mmcv and mmseg remark on optional parts that are missing: it is of no use to a reader."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield

@@ -279,6 +279,7 @@ def test_trains_resumes_and_tests(tmp_path, parts, recipe, operator):
     assert tested["mIoU"] == pytest.approx(_mean_iou(model.eval(), Config.fromfile(path)), abs=0.02)
 
 
+@pytest.mark.slow
 def test_by_mims_own_command(python, tmp_path, parts):
     path = recipes.compose(tmp_path / "config.py", head="fpn", operator="odconv", epochs=2, batch_size=3, **parts)
     flags = ("--gpus", 0, "--work-dir")

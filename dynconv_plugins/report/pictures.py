@@ -116,20 +116,11 @@ def _masks(task: Task, loaded: Mapping[str, nn.Module], names: Mapping[str, str]
             seen |= set(np.unique(labels).tolist())
             row.append(studio.photo(f"{start}-{key}", sample.paint(labels), f"{sample.label}: {names[key]}"))
         grid.rows.append((sample.label, row))
-    classes = class_names(task)
-    for label in sorted(seen & set(range(len(classes)))):
+    names_of = samples[0].names
+    for label in sorted(seen & set(range(len(names_of)))):
         colour = samples[0].paint(np.array([[label]]))[0, 0]
-        grid.legend.append((classes[label], "#{:02x}{:02x}{:02x}".format(*colour)))
+        grid.legend.append((names_of[label], "#{:02x}{:02x}{:02x}".format(*colour)))
     return grid
-
-
-def class_names(task: Task) -> list[str]:
-    """Names by label, where the cells name all classes; a class without pixels in the test set is not among them."""
-    for model in task.models.values():
-        for metrics in model.results.values():
-            if len(metrics.per_class) == task.data("classes"):
-                return list(metrics.per_class)
-    return []
 
 
 def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio, notes: list[str]) -> Grid:

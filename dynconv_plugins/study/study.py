@@ -91,7 +91,7 @@ class Study:
                 continue
             self._say(f"{task}: measuring latency and memory of {len(firsts)} models")
             seconds = str(COST_SECONDS)
-            command = [sys.executable, "-m", "dynconv_plugins.study.costs", str(path), seconds]
+            command = [sys.executable, "-m", "dynconv_plugins.study.costs", str(path.parent), seconds]
             command += [str(cell.folder) for cell in firsts.values()]
             done = subprocess.run(command, env=environment({}, self.threads, None), capture_output=True, text=True)
             if done.returncode:

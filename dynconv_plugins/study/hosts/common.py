@@ -57,6 +57,7 @@ class Sample:
         truth: Labels ``[H, W]`` for segmentation, else None.
         predict: Model -> labels ``[H, W]``, for segmentation.
         paint: Labels -> colours ``[H, W, 3]`` uint8, for segmentation.
+        names: Class names by label, for segmentation.
     """
 
     x: torch.Tensor
@@ -65,6 +66,7 @@ class Sample:
     truth: np.ndarray | None = None
     predict: Callable[[torch.nn.Module], np.ndarray] | None = None
     paint: Callable[[np.ndarray], np.ndarray] | None = None
+    names: tuple[str, ...] = ()
 
 
 def settings(given: Mapping[str, Any], defaults: Mapping[str, Any], place: str) -> dict[str, Any]:

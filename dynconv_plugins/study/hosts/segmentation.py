@@ -205,13 +205,19 @@ def _tested(folder: Path):
         return DATASETS.build(_config(folder).test_dataloader.dataset)
 
 
+def _names(dataset, record: Mapping[str, Any]) -> list[str]:
+    """Class names by label; diatoms borrow VOC's numbers, not its classes."""
+    names = list(dataset.metainfo["classes"])
+    return names if record["data"]["real"] else names[:1] + [f"diatom {i}" for i in range(1, len(names))]
+
+
 def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """mIoU over the classes that occur, as mmseg's IoUMetric counts it, and the IoU of each."""
     from mmengine.dataset import pseudo_collate
     from mmseg.evaluation.metrics import IoUMetric
 
     model, dataset = load(folder), _tested(folder)
-    names = list(dataset.metainfo["classes"])
+    names = _names(dataset, record)
     areas = torch.zeros(4, len(names), dtype=torch.float64)
     with torch.inference_mode():
         for i in range(len(dataset)):
@@ -219,8 +225,6 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
             pair = done.pred_sem_seg.data.squeeze(), done.gt_sem_seg.data.squeeze()
             areas += torch.stack(IoUMetric.intersect_and_union(*pair, len(names), 255)).double()
     intersection, union, _, truth = areas
-    if not record["data"]["real"]:
-        names[1:] = [f"diatom {i}" for i in range(1, len(names))]  # diatoms borrow VOC's numbers, not its classes
     # A class that is neither shown nor predicted has no IoU: mmseg leaves it out of the mean as well.
     iou = {n: float(intersection[i] / union[i]) for i, n in enumerate(names) if union[i] > 0}
     made = curve(folder)
@@ -243,7 +247,7 @@ def samples(folder: Path, n: int) -> list[Sample]:
     record, dataset = json.loads((folder / "cell.json").read_text()), _tested(folder)
     pixels = record["data"]["options"]["pixels"]
     palette = np.array(dataset.metainfo["palette"], np.uint8)
-    made = []
+    names, made = tuple(_names(dataset, record)), []
     for k, index in enumerate(np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int)):
         sample = dataset[int(index)]
         truth = sample["data_samples"].gt_sem_seg.data[0].numpy()
@@ -257,7 +261,9 @@ def samples(folder: Path, n: int) -> list[Sample]:
             return done.pred_sem_seg.data[0].numpy()
 
         image = _shown(sample["inputs"], truth.shape)
-        made.append(Sample(x, image, f"sample {k + 1}", truth, predict, lambda labels: _painted(labels, palette)))
+        made.append(
+            Sample(x, image, f"sample {k + 1}", truth, predict, lambda labels: _painted(labels, palette), names)
+        )
     return made
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
+import importlib.util
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def _timm(operator: str | None, pixels: int | None) -> Iterator[Entry]:
 
 
 def _mmseg(operator: str | None, pixels: int | None) -> Iterator[Entry]:
-    require("mmseg", "mmseg")
+    if importlib.util.find_spec("mmseg") is None:
+        require("mmseg", "mmseg")  # says so; importing it takes seconds, which a list of names need not
     configs = importlib.import_module("mmseg_configs")
     for name in configs.names():
         network, data = name.split("_")[1:]

@@ -68,7 +68,7 @@ def expand(plan: Plan, root: Path) -> list[Cell]:
         Cell(task, network, model, unit, root)
         for task in plan.tasks
         for unit in range(task.folds or task.seeds)
-        for network in task.networks
+        for network in task.chosen or task.networks
         for model in task.models
     ]
 

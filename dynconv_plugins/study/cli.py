@@ -26,6 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/<plan>")
     parser.add_argument("--data", type=Path, metavar="DIR", help="holds the real data sets; default $DYNCONV_DATA")
     parser.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks of the plan")
+    parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these networks of it")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only these models of it, beside the static ones")
     parser.add_argument("--seeds", type=int, metavar="N", help="instead of the plan's; folds stay")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default 1)")
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from . import plan as plans
     from .study import Study
 
-    plan = plans.narrowed(plans.load(args.plan), args.tasks, args.models, args.seeds)
+    plan = plans.narrowed(plans.load(args.plan), args.tasks, args.networks, args.models, args.seeds)
     out = args.out or Path("runs") / plan.name
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; choose another name")

@@ -38,6 +38,9 @@ class CellJob:
             self._cell: Future[str] = pool.submit(
                 self.run, self.folder, threads=self.threads, stopped=self._stop.is_set
             )
+            # A signal that the system hands to the other thread wakes nobody: look by oneself.
+            while not self._cell.done():
+                wait([self._cell], timeout=0.5)
             return self._cell.result()
 
     def _on_term(self, *_: object) -> None:

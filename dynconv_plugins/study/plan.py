@@ -50,6 +50,7 @@ class Task:
         folds: Cross-validation instead of the official split (tsai).
         processes: Processes that share each run, by torchrun; the batch is divided among them.
         about: A line for the report.
+        chosen: The networks to run; empty: all.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Task:
     folds: int | None = None
     processes: int = 1
     about: str = ""
+    chosen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ def _task(key: str, raw: Any, plan: str) -> Task:
     place = f"plan {plan}, task {key}"
     if not isinstance(raw, Mapping):
         raise UserError(f"{place}: it needs host, data, networks, models and recipe")
-    _known(raw, {f.name for f in fields(Task)} - {"name"}, place)
+    _known(raw, {f.name for f in fields(Task)} - {"name", "chosen"}, place)
     missing = [k for k in ("host", "data", "networks", "models", "recipe") if not raw.get(k)]
     if missing:
         raise UserError(f"{place}: {' and '.join(missing)} missing")
@@ -183,14 +185,21 @@ def _known(raw: Mapping, allowed: set[str], place: str) -> None:
             raise UnknownName(f"entry of {place}:", str(key), allowed)
 
 
-def narrowed(plan: Plan, tasks: Sequence[str] | None, models: Sequence[str] | None, seeds: int | None) -> Plan:
-    """A part of a plan: some tasks, some models beside the static ones, another number of seeds.
+def narrowed(
+    plan: Plan,
+    tasks: Sequence[str] | None = None,
+    networks: Sequence[str] | None = None,
+    models: Sequence[str] | None = None,
+    seeds: int | None = None,
+) -> Plan:
+    """A part of a plan: some tasks, some networks, some models beside the static ones, another number of seeds.
 
     Raises:
-        UnknownName: If the plan has no such task or model.
+        UnknownName: If the plan has no such task, network or model.
     """
     for kind, asked, known in (
         ("task", tasks, [t.name for t in plan.tasks]),
+        ("network", networks, [n for t in plan.tasks for n in t.networks]),
         ("model", models, [m.label for t in plan.tasks for m in t.models]),
     ):
         for name in asked or ():
@@ -202,5 +211,7 @@ def narrowed(plan: Plan, tasks: Sequence[str] | None, models: Sequence[str] | No
             continue
         kept = tuple(m for m in task.models if not models or m.operator == STATIC or m.label in models)
         again = task.seeds if seeds is None or task.folds else seeds
-        chosen.append(replace(task, models=kept, seeds=again))
+        some = tuple(n for n in task.networks if not networks or n in networks)
+        # A cell's folder is named after all networks of its task: it must stay the same in a part of the plan.
+        chosen.append(replace(task, models=kept, seeds=again, chosen=some))
     return replace(plan, tasks=tuple(chosen))

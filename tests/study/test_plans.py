@@ -49,10 +49,14 @@ def test_first_seeds_come_first() -> None:
 
 
 def test_a_part_of_a_plan() -> None:
-    part = plan.narrowed(plan.load("quick"), ["series", "folds"], ["odconv"], 7)
+    part = plan.narrowed(plan.load("quick"), ["series", "folds"], None, ["odconv"], 7)
     assert [t.name for t in part.tasks] == ["series", "folds"]
     assert all([m.label for m in t.models] == ["static", "odconv"] for t in part.tasks)
     assert part.tasks[0].seeds == 7 and part.tasks[1].folds == 5
+    whole = plan.load("adiac")
+    few = plan.narrowed(whole, ["official"], ["FCN"], ["odconv"])
+    names = {cell.key for cell in expand(few, Path("x"))}
+    assert len(names) == 10 and names < {cell.key for cell in expand(whole, Path("x"))}
 
 
 BAD = [

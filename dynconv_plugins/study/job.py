@@ -26,6 +26,8 @@ class CellJob:
 
     def __init__(self, run: Callable[..., str], folder: str, threads: int = 0) -> None:
         self.run, self.folder, self.threads = run, folder, threads
+        self._stop: threading.Event | None = None
+        self._cell: Future[str] | None = None
 
     def __call__(self) -> str:
         """Runs the cell and returns its status."""
@@ -35,9 +37,7 @@ class CellJob:
             # Ctrl-C is the study's to answer. Not SIG_IGN, which the trainer would inherit.
             signal.signal(signal.SIGINT, _nothing)
         with ThreadPoolExecutor(1) as pool:
-            self._cell: Future[str] = pool.submit(
-                self.run, self.folder, threads=self.threads, stopped=self._stop.is_set
-            )
+            self._cell = pool.submit(self.run, self.folder, threads=self.threads, stopped=self._stop.is_set)
             # A signal that the system hands to the other thread wakes nobody: look by oneself.
             while not self._cell.done():
                 wait([self._cell], timeout=0.5)
@@ -50,8 +50,11 @@ class CellJob:
         """Lets the cell save and returns what goes on with it."""
         from submitit.helpers import DelayedSubmission
 
-        self._stop.set()
-        wait([self._cell], timeout=GRACE)
+        # The signal may come at any moment, the first ones included.
+        if self._stop is not None:
+            self._stop.set()
+        if self._cell is not None:
+            wait([self._cell], timeout=GRACE)
         return DelayedSubmission(CellJob(self.run, self.folder, self.threads))
 
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import matplotlib
-
-matplotlib.use("Agg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
 from ..demo.figures import short
+from . import canvas
 from .layers import Layer
 
-MOST = 24  # layers in one section: more are unreadable
 COLUMNS = 8
 WIDTH = 12.0
 COLOURS = ("#2f7de1", "#d9610f", "#0b9a6d", "#a855f7", "#d63384", "#0e93a8", "#a37008", "#e0483e")
@@ -25,7 +21,12 @@ Section = tuple[float, Callable[[SubFigure], None]]
 
 
 def draw(
-    layers: Sequence[Layer], shown: np.ndarray, title: str, about: str, top: Sequence[tuple[str, float]]
+    layers: Sequence[Layer],
+    shown: np.ndarray,
+    title: str,
+    about: str,
+    top: Sequence[tuple[str, float]],
+    says: str = "prediction",
 ) -> Figure:
     """Draws the input, the prediction, and each kind of factor that occurs.
 
@@ -35,8 +36,9 @@ def draw(
         title: Of the whole.
         about: A line below it.
         top: The likeliest classes with their probabilities; may be empty.
+        says: What these are.
     """
-    sections: list[Section] = [(2.9, lambda part: _head(part, shown, title, about, top))]
+    sections: list[Section] = [(2.9, lambda part: _head(part, shown, title, about, top, says))]
     for make in (_mixes, _maps, _taps, _gates, _latent):
         sections += make(layers, shown)
     with plt.rc_context(STYLE):
@@ -48,7 +50,9 @@ def draw(
     return figure
 
 
-def _head(part: SubFigure, shown: np.ndarray, title: str, about: str, top: Sequence[tuple[str, float]]) -> None:
+def _head(
+    part: SubFigure, shown: np.ndarray, title: str, about: str, top: Sequence[tuple[str, float]], says: str
+) -> None:
     part.text(0.01, 0.97, title, ha="left", va="top", fontsize=12, fontweight="bold")
     part.text(0.01, 0.88, about, ha="left", va="top", fontsize=8, color="#4b5563")
     flat = shown.ndim == 2
@@ -65,14 +69,14 @@ def _head(part: SubFigure, shown: np.ndarray, title: str, about: str, top: Seque
     right.set_xticks([])
     right.spines[["top", "right", "bottom", "left"]].set_visible(False)
     right.tick_params(length=0)
-    right.set_title("prediction", loc="left", fontsize=9)
+    right.set_title(says, loc="left", fontsize=9)
     for i, value in enumerate(values):
         right.text(value, i, f" {value:.1%}", va="center", fontsize=8)
 
 
 def _mixes(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
     """How much of each kernel every layer took."""
-    chosen, note = _some([layer for layer in layers if layer.kernel is not None])
+    chosen, note = canvas.some([layer for layer in layers if layer.kernel is not None])
     if not chosen:
         return []
     text = "Weight of each kernel" + (", the mean over positions" if chosen[0].kernel_map is not None else "")
@@ -80,8 +84,8 @@ def _mixes(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
         text = "Share of the outputs that each rotation wins"
 
     def paint(part: SubFigure) -> None:
-        _heading(part, text, note)
-        axes = part.subplots(gridspec_kw={"left": 0.16, "right": 0.93, "bottom": 0.06, "top": _below(part)})
+        canvas.heading(part, text, note)
+        axes = part.subplots(gridspec_kw={"left": 0.16, "right": 0.93, "bottom": 0.06, "top": canvas.below(part)})
         most = max(len(layer.kernel) for layer in chosen)
         grid = np.full((len(chosen), most), np.nan)
         for row, layer in zip(grid, chosen, strict=True):
@@ -98,14 +102,14 @@ def _mixes(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
         axes.set_xticks(range(most), labels, fontsize=7)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
-        _bar(part, drawn)
+        canvas.bar(part, drawn)
 
     return [(0.75 + 0.2 * len(chosen), paint)]
 
 
 def _maps(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
     """Which kernel leads at each position, over the input."""
-    chosen, note = _some([layer for layer in layers if layer.kernel_map is not None])
+    chosen, note = canvas.some([layer for layer in layers if layer.kernel_map is not None])
     if not chosen:
         return []
     flat = shown.ndim == 2
@@ -115,9 +119,9 @@ def _maps(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
     what = "rotation wins most filters" if labels[0].endswith("°") else "kernel weighs most"
 
     def paint(part: SubFigure) -> None:
-        _heading(part, f"Which {what}, by position; the stronger the colour, the further ahead", note)
-        grid = _grid(part, rows, columns, _below(part, 0.8))
-        for axes, layer in zip(grid.flat, chosen, strict=False):
+        canvas.heading(part, f"Which {what}, by position; the stronger the colour, the further ahead", note)
+        cells = canvas.grid(part, rows, columns, canvas.below(part, 0.8))
+        for axes, layer in zip(cells.flat, chosen, strict=False):
             painted, ahead = leading(layer.kernel_map)
             if flat:
                 axes.imshow(
@@ -131,9 +135,9 @@ def _maps(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
                 axes.imshow(grey, cmap="gray", vmin=-0.3, vmax=1.3, extent=extent)
                 axes.imshow(painted, extent=extent, alpha=0.15 + 0.7 * ahead, interpolation="nearest")
             axes.set_title(f"{short(layer.name)}  {'x'.join(map(str, layer.kernel_map.shape[1:]))}", fontsize=7)
-        _blank(grid)
+        canvas.blank(cells)
         marks = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[k % len(COLOURS)]) for k in range(len(labels))]
-        place = (0.02, 1 - 0.27 / _height(part))
+        place = (0.02, 1 - 0.27 / canvas.height(part))
         part.legend(marks, labels, loc="upper left", bbox_to_anchor=place, ncols=8, frameon=False, fontsize=8)
 
     return [(0.85 + (0.95 if flat else 1.5) * rows, paint)]
@@ -149,7 +153,7 @@ def leading(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _taps(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
     """Factors of the kernel's positions."""
-    chosen, note = _some([layer for layer in layers if layer.spatial is not None])
+    chosen, note = canvas.some([layer for layer in layers if layer.spatial is not None])
     if not chosen:
         return []
     panels = [np.atleast_2d(_plane(layer.spatial)) for layer in chosen]
@@ -157,13 +161,13 @@ def _taps(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
     rows = -(-len(chosen) // COLUMNS)
 
     def paint(part: SubFigure) -> None:
-        _heading(part, f"Factors of the taps, {low:.2f} (dark) to {high:.2f}", note)
-        grid = _grid(part, rows, COLUMNS, _below(part))
-        for axes, layer, panel in zip(grid.flat, chosen, panels, strict=False):
+        canvas.heading(part, f"Factors of the taps, {low:.2f} (dark) to {high:.2f}", note)
+        cells = canvas.grid(part, rows, COLUMNS, canvas.below(part))
+        for axes, layer, panel in zip(cells.flat, chosen, panels, strict=False):
             drawn = axes.imshow(panel, cmap="viridis", vmin=low, vmax=max(high, low + 1e-6))
             axes.set_title(short(layer.name), fontsize=7)
-        _blank(grid)
-        _bar(part, drawn)
+        canvas.blank(cells)
+        canvas.bar(part, drawn)
 
     return [(0.5 + (1.2 if panels[0].shape[0] > 1 else 0.6) * rows, paint)]
 
@@ -176,7 +180,7 @@ def _gates(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
         ("filters", "Factors of the filters, sorted"),
         ("task mask", "Part of each filter that the task's mask leaves on, sorted; the same for all inputs"),
     ):
-        chosen, note = _some([layer for layer in layers if kind in layer.gates])
+        chosen, note = canvas.some([layer for layer in layers if kind in layer.gates])
         if chosen:
             made.append((0.45 + 0.24 * len(chosen), _strips(kind, text, chosen, note)))
     return made
@@ -186,8 +190,8 @@ def _strips(kind: str, text: str, chosen: Sequence[Layer], note: str) -> Callabl
     high = 1.0 if max(layer.gates[kind].max() for layer in chosen) <= 1 else 2.0
 
     def paint(part: SubFigure) -> None:
-        _heading(part, text, note)
-        options = {"left": 0.16, "right": 0.8, "bottom": 0.04, "top": _below(part, 0.35), "hspace": 0.25}
+        canvas.heading(part, text, note)
+        options = {"left": 0.16, "right": 0.8, "bottom": 0.04, "top": canvas.below(part, 0.35), "hspace": 0.25}
         grid = part.subplots(len(chosen), 1, squeeze=False, gridspec_kw=options)
         for axes, layer in zip(grid.flat, chosen, strict=True):
             values = np.sort(layer.gates[kind])[::-1]
@@ -196,8 +200,8 @@ def _strips(kind: str, text: str, chosen: Sequence[Layer], note: str) -> Callabl
             said = f"{int(values.sum())} of {len(values)} on" if on else f"{values.min():.2f} to {values.max():.2f}"
             axes.text(1.01, 0.5, said, transform=axes.transAxes, va="center", fontsize=7)
             axes.text(-0.01, 0.5, short(layer.name), transform=axes.transAxes, va="center", ha="right", fontsize=7)
-        _blank(grid)
-        place = part.add_axes((0.95, 0.12, 0.012, _below(part) - 0.2))
+        canvas.blank(grid)
+        place = part.add_axes((0.95, 0.12, 0.012, canvas.below(part) - 0.2))
         bar = part.colorbar(drawn, cax=place)
         bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=7)
@@ -207,33 +211,25 @@ def _strips(kind: str, text: str, chosen: Sequence[Layer], note: str) -> Callabl
 
 def _latent(layers: Sequence[Layer], shown: np.ndarray) -> list[Section]:
     """DCD's matrices between latent channels."""
-    chosen, note = _some([layer for layer in layers if layer.mixing is not None])
+    chosen, note = canvas.some([layer for layer in layers if layer.mixing is not None])
     if not chosen:
         return []
     rows = -(-len(chosen) // COLUMNS)
 
     def paint(part: SubFigure) -> None:
-        _heading(
+        canvas.heading(
             part,
             "How latent channels are mixed: blue negative, red positive, each by its own largest",
             note,
         )
-        grid = _grid(part, rows, COLUMNS, _below(part, 0.6))
-        for axes, layer in zip(grid.flat, chosen, strict=False):
+        cells = canvas.grid(part, rows, COLUMNS, canvas.below(part, 0.6))
+        for axes, layer in zip(cells.flat, chosen, strict=False):
             most = abs(layer.mixing).max() or 1.0
             axes.imshow(layer.mixing, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
             axes.set_title(f"{short(layer.name)}\n{len(layer.mixing)} channels, {most:.2g}", fontsize=7)
-        _blank(grid)
+        canvas.blank(cells)
 
     return [(0.6 + 1.7 * rows, paint)]
-
-
-def _some(layers: list[Layer]) -> tuple[list[Layer], str]:
-    """At most `MOST` layers at even distances, the first and the last among them, and what to say about it."""
-    if len(layers) <= MOST:
-        return layers, ""
-    picks = np.unique(np.linspace(0, len(layers) - 1, MOST).round().astype(int))
-    return [layers[i] for i in picks], f" ({len(picks)} of {len(layers)} layers; the JSON file has all)"
 
 
 def _plane(taps: np.ndarray) -> np.ndarray:
@@ -249,36 +245,3 @@ def _input(axes: plt.Axes, shown: np.ndarray) -> None:
         axes.margins(x=0)
         axes.spines[["top", "right"]].set_visible(False)
     axes.set_title("input, as the network sees it", fontsize=9, loc="left")
-
-
-def _height(part: SubFigure) -> float:
-    """In inches."""
-    return part.bbox.height / part.figure.dpi
-
-
-def _below(part: SubFigure, inches: float = 0.5) -> float:
-    """Where the drawing begins below a heading, as a part of the height."""
-    return 1 - inches / _height(part)
-
-
-def _heading(part: SubFigure, text: str, note: str) -> None:
-    part.text(0.01, 1 - 0.08 / _height(part), text + note, ha="left", va="top", fontsize=10, fontweight="bold")
-
-
-def _grid(part: SubFigure, rows: int, columns: int, top: float) -> np.ndarray:
-    options = {"left": 0.03, "right": 0.93, "bottom": 0.03, "top": top, "wspace": 0.15, "hspace": 0.35}
-    return part.subplots(rows, columns, squeeze=False, gridspec_kw=options)
-
-
-def _blank(grid: np.ndarray) -> None:
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.spines[:].set_visible(False)
-
-
-def _bar(part: SubFigure, drawn) -> None:
-    place = part.add_axes((0.95, 0.12, 0.012, max(0.1, _below(part) - 0.2)))
-    bar = part.colorbar(drawn, cax=place)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7)

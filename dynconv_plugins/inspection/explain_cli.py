@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{subject.title}: the network cannot run on it: {str(e).splitlines()[0]}") from None
     top = subject.top(y)
     out = args.out or Path("runs/explain") / f"{args.model or args.checkpoint.name}-{stem}"
-    figure = draw(layers, subject.shown, subject.title, subject.weights, top)
+    figure = draw(layers, subject.shown, subject.title, subject.weights, top, subject.says)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
     plt.close(figure)
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
     console.print(f"{subject.title}; {subject.weights}", highlight=False, markup=False, soft_wrap=True)
     console.print(rows)
     said = ", ".join(f"{name} {value:.1%}" for name, value in top)
-    for line in (legend, f"prediction: {said}", f"written to {out}: attention.png, attention.json"):
+    for line in (legend, f"{subject.says}: {said}", f"written to {out}: attention.png, attention.json"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
 

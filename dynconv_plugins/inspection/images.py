@@ -117,7 +117,12 @@ def _of_cell(name: str | None, shot, image: Path, folder: Path, pixels: int | No
         array = torch.from_numpy(_pixels(shot, side)).permute(2, 0, 1)[None]
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in SEGMENTED)
         x, shown = (array - mean) / std, array[0].permute(1, 2, 0).numpy()
-    return Subject(model, x, shown, f"{title}, {image.name}", f"weights: {folder}", names)
+        if record["data"].get("real"):
+            from mmseg.datasets import PascalVOCDataset
+
+            names = list(PascalVOCDataset.METAINFO["classes"])
+    says = "prediction" if record["host"] == "timm" else "prediction, shares of the pixels"
+    return Subject(model, x, shown, f"{title}, {image.name}", f"weights: {folder}", names, says)
 
 
 def _pixels(shot, side: int):

@@ -18,7 +18,8 @@ TIMED = 16  # a network with every operator, and its static twin
 EPILOG = f"""\
 Multiply-adds are of one sample, a multiply-add counted once; of mmseg's configs they are those of one training crop, of
 tsai's architectures of a series of 176 steps. Latency is measured where at most {TIMED} models are left, or with
---latency: median and quartiles of the forward pass on this machine, with its threads (OMP_NUM_THREADS).
+--latency: median and quartiles of the forward pass on this machine, with its threads (OMP_NUM_THREADS). Counting all
+models takes some minutes the first time; counts are kept in ~/.cache/dynconv until a source file or a host changes.
 """
 
 
@@ -119,25 +120,37 @@ def _say(line: str) -> None:
 
 
 def _counted(found: Sequence[Entry], max_params: float | None, max_macs: float | None, batch: int) -> list[Row]:
+    from .ledger import Ledger
+
+    rows, ledger = [], Ledger()
+    before = len(ledger.counts)
+    try:
+        for entry in _progress(found, "counting"):
+            size = "x".join(map(str, entry.input_size))
+            key = f"{entry.host} {entry.name} {entry.operator} {size}"
+            counts = ledger.get(key) or _count_one(entry)
+            if counts is None:
+                continue
+            ledger.put(key, *counts)
+            if counts[0] <= (max_params or counts[0]) and counts[1] <= (max_macs or counts[1]):
+                rows.append(Row(entry.name, entry.host, entry.operator, [batch, *entry.input_size], *counts))
+    finally:  # what an interrupted command has counted is kept as well
+        if len(ledger.counts) > before:
+            ledger.write()
+    return rows
+
+
+def _count_one(entry: Entry) -> tuple[int, int] | None:
     from .costs import Unfilled, macs, parameters
 
-    rows = []
-    for entry in _progress(found, "counting"):
-        with _quiet(), Unfilled():
+    with _quiet():
+        with Unfilled():
             model = entry.build().eval()
-        params = parameters(model)
-        if max_params is not None and params > max_params:
-            continue
         try:
-            with _quiet():
-                count = macs(model, (1, *entry.input_size))
+            return parameters(model), macs(model, (1, *entry.input_size))
         except (RuntimeError, ValueError) as e:  # an input too small for the strides, say
             _say(f"{entry.name} is left out: {str(e).splitlines()[0]}")
-            continue
-        if max_macs is None or count <= max_macs:
-            size = [batch, *entry.input_size]
-            rows.append(Row(entry.name, entry.host, entry.operator, size, params, count))
-    return rows
+            return None
 
 
 def _timed(rows: Sequence[Row], found: Sequence[Entry]) -> None:

@@ -30,6 +30,7 @@ class Subject:
         title: Says which network and which input.
         weights: Says where the weights are from.
         names: The classes, where they are known.
+        says: What the numbers beside the classes are.
     """
 
     model: nn.Module
@@ -38,6 +39,7 @@ class Subject:
     title: str
     weights: str
     names: list[str] = field(default_factory=list)
+    says: str = "prediction"
 
     def top(self, y: Tensor) -> list[tuple[str, float]]:
         """The likeliest classes for the output ``[1, classes]``; for ``[1, classes, H, W]`` those of most pixels."""
@@ -91,8 +93,8 @@ def cell(folder: Path) -> tuple[dict[str, Any], nn.Module, list[str]]:
         classes = record["data"]["classes"]
     except FileNotFoundError:
         raise UserError(f"{folder} is a folder without cell.json: give a checkpoint, or a cell of a study") from None
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        raise UserError(f"{folder / 'cell.json'} or metrics.json is damaged: {type(e).__name__} {e}") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{folder / 'cell.json'} or metrics.json is damaged, or not of a study") from None
     try:
         model = get(host).load(folder)
     except UserError:

@@ -20,7 +20,8 @@ import dynconv_plugins as dc
 import timm_models  # noqa: F401 - registers the models
 from dynconv_plugins.cli import run
 from dynconv_plugins.errors import UnknownName, UserError
-from dynconv_plugins.inspection.draw import MOST, draw, leading, plt
+from dynconv_plugins.inspection.canvas import MOST
+from dynconv_plugins.inspection.draw import draw, leading, plt
 from dynconv_plugins.inspection.layers import explain
 from dynconv_plugins.inspection.summary import as_json
 

@@ -23,6 +23,12 @@ from dynconv_plugins.inspection.catalogue import entries
 from dynconv_plugins.inspection.costs import Unfilled, latency, macs
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "dynconv" / "counts.json"
+
+
 def listed(capsys, *words: str) -> list[dict]:
     assert run(["models", *words, "--json"]) == 0
     return json.loads(capsys.readouterr().out)["models"]
@@ -60,6 +66,22 @@ def test_json_filters_and_order(capsys):
     assert {row["name"] for row in fewer} == {row["name"] for row in rows if row["params"] <= most}
     (row,) = listed(capsys, "mobilenetv2_050", "--host", "timm", "--operator", "hard", "--input-size", "32")
     assert row["operator"] == "hard" and row["name"] == "mobilenetv2_050_hard"
+
+
+def test_counts_are_kept(capsys, cache, monkeypatch):
+    words = ("mobilenetv2_050_hard", "--host", "timm", "--input-size", "32", "--no-latency")
+    (row,) = listed(capsys, *words)
+    stored = json.loads(cache.read_text())
+    assert list(stored["counts"].values()) == [[row["params"], row["macs"]]]
+    stored["counts"] = {key: [5, 6] for key in stored["counts"]}
+    cache.write_text(json.dumps(stored))
+    assert [(r["params"], r["macs"]) for r in listed(capsys, *words)] == [(5, 6)]
+    cache.write_text(json.dumps({**stored, "state": "that of other sources"}))
+    assert listed(capsys, *words) == [row]
+    cache.write_text("damaged")
+    assert listed(capsys, *words) == [row]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))  # a file: nothing can be kept there
+    assert listed(capsys, *words) == [row]
 
 
 def test_latency_where_few_are_left(capsys):

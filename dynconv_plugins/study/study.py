@@ -63,21 +63,25 @@ class Study:
         from . import cluster as clusters
         from .execute import run_cell
 
-        made = self._schedule()
         parameters = clusters.parameters(arguments)
+        made = self._schedule()
         todo = {cell.key: cell for cell in made.todo()}
-        folders = {key: str(cell.folder) for key, cell in todo.items()}
-        jobs = clusters.submit(folders, executor=cluster, folder=self.out / "jobs", parameters=parameters, run=run_cell)
-        self._say(f"{len(jobs)} cells submitted to {cluster}; logs in {self.out / 'jobs'}")
-        errors = clusters.watch(jobs, self._say)
+        folders = {key: cell.folder for key, cell in todo.items()}
+        logs, errors, whole = self.out / "jobs", {}, True
+        try:
+            jobs = clusters.submit(folders, executor=cluster, folder=logs, parameters=parameters, run=run_cell)
+            self._say(f"{len(jobs)} of {len(made.cells)} cells submitted to {cluster}; what the jobs say is in {logs}")
+            errors = clusters.watch(jobs, self._say)
+        except (KeyboardInterrupt, SystemExit):
+            whole = False
         for key, cell in todo.items():
             record = cells.read(cell.folder) or {}
             made.status[key] = record.get("status", FAILED)
-            if key in errors or made.status[key] != DONE:
+            if whole and made.status[key] != DONE:
                 made.troubles[key] = errors.get(key) or record.get("error") or "it has not run"
-        if not no_costs:
+        if whole and not no_costs:
             self._costs(made)
-        return self._end(made, True)
+        return self._end(made, whole)
 
     def _costs(self, made: schedule.Schedule) -> None:
         """Measures each task whose models are new since the last measurement."""

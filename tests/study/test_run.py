@@ -62,3 +62,23 @@ def test_dry_run_trains_nothing(tmp_path: Path, study) -> None:
     assert done.returncode == 0, done.stderr
     assert "a/static/seed0" in done.stdout and "timed steps" in done.stdout and "about" in done.stdout
     assert not (tmp_path / "out/a/static/seed0/run").exists()
+
+
+def test_a_study_as_jobs_of_submitit(tmp_path: Path, study) -> None:
+    path = write_plan(tmp_path / "p.yaml", a=SERIES)
+    words = (path, "--out", "out", "--no-costs", "--cluster", "local")
+    refused = study(*words, "--cluster-arg", "slurm_partitoin=gpu")
+    assert refused.returncode == 2 and "did you mean" in refused.stderr and refused.stderr.count("\n") == 1
+    done = study(*words, "--cluster-arg", "timeout_min=10", "--cluster-arg", "cpus_per_task=1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of 1 cells submitted to local" in done.stdout
+    assert cell(tmp_path / "out/a/static/seed0")[0]["status"] == "done"
+
+
+def test_two_processes_share_a_cell(tmp_path: Path, study) -> None:
+    shared = {**SERIES, "processes": 2, "options": {"epochs": 2, "batch_size": 8}}
+    done = study(write_plan(tmp_path / "p.yaml", a=shared), "--out", "out", "--no-costs")
+    assert done.returncode == 0, done.stdout + done.stderr
+    record, metrics = cell(tmp_path / "out/a/static/seed0")
+    words = " ".join(record["command"])
+    assert "torch.distributed.run" in words and "--batch-size 4" in words and metrics["epochs"] == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -20,6 +22,12 @@ def some(layers: list[Layer]) -> tuple[list[Layer], str]:
         return layers, ""
     picks = np.unique(np.linspace(0, len(layers) - 1, MOST).round().astype(int))
     return [layers[i] for i in picks], f" ({len(picks)} of {len(layers)} layers; the JSON file has all)"
+
+
+def short(name: str) -> str:
+    """A layer's name for a narrow panel: ``layer1.0.conv2`` as ``l1.0.c2``, without mmseg's wrappers."""
+    name = name.removeprefix("backbone.").removeprefix("model.")
+    return re.sub(r"\.conv(?=\d)", ".c", re.sub(r"^layer(?=\d)", "l", name))
 
 
 def height(part: SubFigure) -> float:

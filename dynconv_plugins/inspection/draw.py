@@ -8,8 +8,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure, SubFigure
 
-from ..demo.figures import short
 from . import canvas
+from .canvas import short
 from .layers import Layer
 
 COLUMNS = 8

@@ -122,7 +122,7 @@ def build(record: Mapping[str, Any]) -> nn.Module:
         placed = {} if record["where"] is None else {"where": record["where"]}
         options = {"operator": record["operator"], **placed, "operator_args": dict(record["arguments"])}
     cls = entry.twin if record["operator"] == STATIC else entry.cls
-    return make(cls, shape["variables"], record["data"]["classes"], shape["length"], **options).eval()
+    return make(cls, _variables(record), record["data"]["classes"], shape["length"], **options).eval()
 
 
 def load(folder: Path) -> nn.Module:
@@ -142,7 +142,16 @@ def amount(record: Mapping[str, Any]) -> tuple[int, int]:
 
 def example(record: Mapping[str, Any], batch: int) -> torch.Tensor:
     shape = record["data"]["options"]
-    return torch.randn(batch, shape["variables"], shape["length"])
+    return torch.randn(batch, _variables(record), shape["length"])
+
+
+def _differences(record: Mapping[str, Any]) -> int:
+    return {**recipe(record["recipe"]), **record["options"]}["differences"]
+
+
+def _variables(record: Mapping[str, Any]) -> int:
+    """What the network reads: the series, and its differences where the recipe adds them as further variables."""
+    return record["data"]["options"]["variables"] * (1 + _differences(record))
 
 
 def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -175,10 +184,12 @@ def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def samples(folder: Path, n: int) -> list[Sample]:
-    """The first test series of each of the first `n` classes."""
+    """The first test series of each of the first `n` classes, as the network takes them."""
+    from tsai_models.data import with_differences
+
     record = json.loads((folder / "cell.json").read_text())
     X, y, (_, test) = datasets.ucr.load(Path(record["data"]["path"]), record["data"]["name"])
     names = sorted(set(y.tolist()), key=lambda name: (len(name), name))[:n]
     chosen = [next(i for i in test if y[i] == name) for name in names if any(y[i] == name for i in test)]
-    inputs = standardised(X[chosen])
+    inputs = standardised(with_differences(X[chosen], _differences(record)))
     return [Sample(torch.from_numpy(x[None]), x[0], f"class {y[i]}") for i, x in zip(chosen, inputs, strict=True)]

@@ -13,7 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,11 +208,11 @@ def _deaf() -> Iterator[None]:
 
 def _cancel(jobs: Jobs) -> None:
     """Ends local jobs and waits until they have saved. submitit's own way leaves them a second for it."""
-    for job in jobs.values():
-        if not job.done():
-            os.kill(int(job.job_id), signal.SIGTERM)  # to submitit's controller, which hands it on
-    for job in jobs.values():
-        job.wait()
+    while left := [job for job in jobs.values() if not job.done()]:
+        for job in left:
+            with suppress(ProcessLookupError):
+                os.kill(int(job.job_id), signal.SIGTERM)  # to submitit's controller, which hands it on
+        time.sleep(1)  # and again, if it came too early to be heard
 
 
 def _part(jobs: Jobs, say: Callable[[str], None]) -> None:

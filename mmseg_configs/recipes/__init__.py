@@ -16,7 +16,7 @@ from dynconv_plugins.errors import UnknownName, UserError
 
 from . import modern, study
 
-__all__ = ["compose", "names", "quietly"]
+__all__ = ["batch", "compose", "names", "quietly"]
 
 _RECIPES = {"study": study, "modern": modern}
 _HEADS = ("fpn", "deeplabv3plus")
@@ -30,6 +30,13 @@ _KEPT += ("val_cfg", "test_cfg", "val_evaluator", "test_evaluator", "default_hoo
 def names() -> list[str]:
     """The recipes there are."""
     return list(_RECIPES)
+
+
+def batch(recipe: str) -> int:
+    """Images a step that a recipe is made for."""
+    if recipe not in _RECIPES:
+        raise UnknownName("recipe", recipe, _RECIPES)
+    return _RECIPES[recipe].BATCH
 
 
 def compose(

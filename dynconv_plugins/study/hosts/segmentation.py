@@ -91,7 +91,7 @@ def settle(folder: Path, record: Mapping[str, Any]) -> None:
     options = settings(record["options"], OPTIONS, "options")
     data = Path(record["data"]["path"])
     with _quietly():
-        from mmseg_configs.recipes import compose
+        from mmseg_configs.recipes import batch, compose
 
         lists = {f"{part}_list": str((data.parent / f"{part}.txt").resolve()) for part in ("train", "valid", "test")}
         compose(
@@ -104,7 +104,7 @@ def settle(folder: Path, record: Mapping[str, Any]) -> None:
             data_root=data.resolve() / "VOCdevkit" / "VOC2012",
             pixels=options["pixels"],
             epochs=options["epochs"],
-            batch_size=options["batch_size"] and per_process(options["batch_size"], record["processes"]),
+            batch_size=per_process(options["batch_size"] or batch(record["recipe"]), record["processes"]),
             backbone_checkpoint=options["backbone_checkpoint"],
             seed=record["seed"],
             **lists,

@@ -30,9 +30,24 @@ def collect(runs: Sequence[Path]) -> Study:
     # A folder named twice is one folder.
     for number, run in enumerate({run.resolve(): run for run in runs}.values()):
         _read_run(study, run, number)
+    _leave_out(study)
     for task in study.tasks.values():
         _same_conditions(task)
     return study
+
+
+def _leave_out(study: Study) -> None:
+    """Takes out what the plan names and nobody has started: rows of nothing hide what was measured."""
+    for name, task in list(study.tasks.items()):
+        unstarted = [m for m in task.models.values() if all(c.status == MISSING for c in m.cells.values())]
+        if len(unstarted) == len(task.models):
+            del study.tasks[name]
+            study.notes.append(f"Task {name} of the plan ({len(task.cells)} cells) has not been started.")
+        elif unstarted:
+            told = ", ".join(m.key for m in unstarted)
+            study.notes.append(f"Models of the plan's task {name} that have not been started: {told}.")
+            for model in unstarted:
+                del task.models[model.key]
 
 
 def _read_run(study: Study, run: Path, number: int) -> None:

@@ -15,6 +15,8 @@ from .execute import DONE, WAITING
 from .hosts.common import Data
 from .plan import Plan
 
+OLD = "old"
+
 
 @dataclass
 class Schedule:
@@ -91,12 +93,12 @@ def _settled(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) 
     try:
         before = cells.read(folder)
     except cells.Damaged as e:
-        schedule.notes.append(f"{e}: set aside as {_aside(folder)}, the cell is run again")
+        schedule.notes.append(f"{e}: set aside as {_aside(cell)}, the cell is run again")
         before = None
     if before is not None and before["inputs"] != record["inputs"]:
         changed = ", ".join(k for k in record if k in before and record[k] != before[k] and k not in _EXPECTED)
         schedule.notes.append(
-            f"{cell.key}: its inputs changed ({changed or 'recipe or data'}); the earlier run is now {_aside(folder)}"
+            f"{cell.key}: its inputs changed ({changed or 'recipe or data'}); the earlier run is now {_aside(cell)}"
         )
         before = None
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,9 +120,12 @@ def _settled(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) 
 _EXPECTED = {"inputs", "command", "data"}
 
 
-def _aside(folder: Path) -> Path:
-    number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.old{n}").exists())
-    return folder.rename(folder.with_name(f"{folder.name}.old{number}"))
+def _aside(cell: Cell) -> Path:
+    """Moves a cell's folder out of the study's own, where nothing takes it for a result, and returns where it is."""
+    number = next(n for n in range(1, 10**6) if not (cell.root / OLD / f"{cell.key}.{n}").exists())
+    target = cell.root / OLD / f"{cell.key}.{number}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return cell.folder.rename(target)
 
 
 def by_task(schedule: Schedule) -> dict[str, list[Cell]]:

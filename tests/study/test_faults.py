@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -51,36 +52,48 @@ def finish(path: Path, out: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(
-    ("tasks", "times"),
-    [
-        pytest.param(STUDY, 2, id="twice"),
-        pytest.param(
-            {**STUDY, "b": {**IMAGES, "options": {**IMAGES["options"], "epochs": 4}}},
-            10,
-            marks=pytest.mark.slow,
-            id="ten times",
-        ),
-    ],
-)
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """The folder of a study that ran undisturbed, and its seconds."""
+    folder = tmp_path_factory.mktemp("finished")
+    started = time.monotonic()
+    finish(write_plan(folder / "p.yaml", **STUDY), folder / "out")
+    return folder, time.monotonic() - started
+
+
+def copied(finished: tuple[Path, float], tmp_path: Path) -> tuple[Path, Path]:
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path / "p.yaml", tmp_path / "out"
+
+
+def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, finished: tuple[Path, float]) -> None:
+    path, out = write_plan(tmp_path / "p.yaml", **STUDY), tmp_path / "out"
+    # kill -9 leaves the trainer alone in the world; the next study must stop it and go on.
+    for part, number in ((0.3, signal.SIGKILL), (0.6, signal.SIGINT)):
+        killed(path, out, part * finished[1], number)
+    finish(path, out)
+    assert scores(out) == scores(finished[0] / "out")
+    assert not trainers(out)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(2000)
-def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, tasks: dict, times: int) -> None:
+def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
+    tasks = {**STUDY, "b": {**IMAGES, "options": {**IMAGES["options"], "epochs": 4}}}
     path, draw = write_plan(tmp_path / "p.yaml", **tasks), random.Random(0)
     started = time.monotonic()
     finish(path, tmp_path / "whole")
     whole = time.monotonic() - started
-    for i in range(times):
-        # kill -9 leaves the trainer alone in the world; the next study must stop it and go on.
+    for i in range(10):
         number = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)[i % 3]
-        killed(path, tmp_path / "cut", draw.uniform(0.1, 0.6 if times == 2 else 0.4) * whole, number)
+        killed(path, tmp_path / "cut", draw.uniform(0.1, 0.4) * whole, number)
     finish(path, tmp_path / "cut")
     assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
     assert not trainers(tmp_path / "cut")
 
 
-def test_damaged_records(tmp_path: Path) -> None:
-    path, out = write_plan(tmp_path / "p.yaml", **STUDY), tmp_path / "out"
-    finish(path, out)
+def test_damaged_records(tmp_path: Path, finished: tuple[Path, float]) -> None:
+    path, out = copied(finished, tmp_path)
     before = scores(out)
     first, second = out / "a/static/seed0", out / "a/odconv/seed0"
     trained = (second / "run/model.pth").stat().st_mtime_ns
@@ -91,9 +104,8 @@ def test_damaged_records(tmp_path: Path) -> None:
     assert "metrics.json is damaged" in said and "scored again, without training" in said
     assert "cell.json is damaged" in said and "set aside" in said
     assert (second / "run/model.pth").stat().st_mtime_ns == trained
-    assert (out / "a/static/seed0.old1/run/model.pth").is_file()
-    now = scores(out)
-    assert {k: v for k, v in now.items() if "old" not in k} == before
+    assert (out / "old/a/static/seed0.1/run/model.pth").is_file()
+    assert scores(out) == before
 
 
 def test_a_crashing_cell_and_a_missing_data_set(tmp_path: Path, study) -> None:
@@ -109,9 +121,9 @@ def test_a_crashing_cell_and_a_missing_data_set(tmp_path: Path, study) -> None:
     assert json.loads((tmp_path / "out/a/bad/seed0/cell.json").read_text())["status"] == "failed"
 
 
-def test_a_full_disk(tmp_path: Path, study) -> None:
-    path, out = write_plan(tmp_path / "p.yaml", **STUDY), tmp_path / "out"
-    assert study(path, "--out", "out", "--no-costs", "--models", "static").returncode == 0
+def test_a_full_disk(tmp_path: Path, study, finished: tuple[Path, float]) -> None:
+    path, out = copied(finished, tmp_path)
+    shutil.rmtree(out / "a/odconv/seed0")
     before = scores(out)
     # Everything that is written through this link meets a full disk.
     (out / "a/odconv/seed0").mkdir(parents=True)

@@ -56,7 +56,7 @@ def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study)
     assert done.returncode == 0 and "inputs changed (options)" in done.stdout
     assert (tmp_path / "out/b/static/seed0/metrics.json").stat().st_mtime_ns == first
     assert cell(tmp_path / "out/a/static/seed0")[1]["epochs"] == 4  # both stages of the dynamic twin
-    assert cell(tmp_path / "out/a/static/seed0.old1")[1]["epochs"] == 2  # nothing is lost
+    assert cell(tmp_path / "out/old/a/static/seed0.1")[1]["epochs"] == 2  # nothing is lost
 
 
 def test_dry_run_trains_nothing(tmp_path: Path, study) -> None:

@@ -257,7 +257,9 @@ def same(one: Path, other: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize(("recipe", "operator"), [("study", "localsoft"), ("modern", "hard")])
+@pytest.mark.parametrize(
+    ("recipe", "operator"), [("study", "localsoft"), pytest.param("modern", "hard", marks=pytest.mark.slow)]
+)
 def test_trains_resumes_and_tests(tmp_path, parts, recipe, operator):
     path = recipes.compose(
         tmp_path / "config.py", head="fpn", operator=operator, recipe=recipe, epochs=2, batch_size=3, **parts

@@ -63,6 +63,7 @@ class Fabricated:
             "networks": list(networks),
             "models": models,
             "recipe": "study",
+            "options": {},
             **({"folds": units} if folds else {"seeds": units}),
         }
         write(self.root / "study.yaml", yaml.safe_dump(self.plan, sort_keys=False))
@@ -87,6 +88,7 @@ class Fabricated:
             "operator": operator,
             "label": operator,
             "recipe": "study",
+            "options": {},
             "seed": i,
             "fold": i if folds else None,
             "folds": units if folds else None,

@@ -21,9 +21,12 @@ def commands(task: Task) -> list[tuple[str, str]]:
 
 
 def command(cell: Cell) -> str:
-    """A cell's command; what lies in the study's folder is named from there, wherever that is."""
+    """A cell's command; what lies in the study's folder is named from there, wherever that is, and data elsewhere as
+    what ``DYNCONV_DATA`` names."""
     root = str(Path(cell.folder).resolve().parents[2])
-    return shown(_plain(cell.record)).replace(root, Path(root).name)
+    text = shown(_plain(cell.record)).replace(root, Path(root).name)
+    data = Path((cell.record.get("data") or {}).get("path") or "")
+    return text.replace(str(data.parent), "$DYNCONV_DATA") if data.is_absolute() and str(data) in text else text
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:

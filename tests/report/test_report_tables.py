@@ -14,9 +14,11 @@ pytest.importorskip("yaml")
 
 from dynconv_plugins.report import published, tables
 from dynconv_plugins.report.collect import collect
+from dynconv_plugins.report.commands import command
 from dynconv_plugins.report.compare import Verdict, compare
 from dynconv_plugins.report.cost_table import costs, references
 from dynconv_plugins.report.looks import looks
+from dynconv_plugins.report.records import Cell
 from dynconv_plugins.report.summary import answer, budget, caveats
 
 STATIC = [0.60, 0.61, 0.62, 0.60, 0.61]
@@ -185,3 +187,12 @@ def test_looks_differ_without_colour() -> None:
     made = looks(labels)
     assert len({look.marker for look in made.values()}) == len(labels)
     assert made["static"] == looks(["odconv", "static"])["static"], "the twin looks the same everywhere"
+
+
+def test_a_command_names_no_folder_of_the_machine_it_ran_on(tmp_path):
+    root = tmp_path / "runs" / "mine"
+    words = ["/opt/env/bin/python3", "-m", "tsai_models", "train", "--data", "/big/disk/UCR"]
+    words += ["--out", f"{root}/a/static/seed0/run"]
+    record = {"command": words, "data": {"path": "/big/disk/UCR"}}
+    cell = Cell(root / "a" / "static" / "seed0", "a", "static", "seed0", "done", "", record)
+    assert command(cell) == "python -m tsai_models train --data $DYNCONV_DATA/UCR --out mine/a/static/seed0/run"

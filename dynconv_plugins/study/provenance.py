@@ -6,7 +6,6 @@ import shlex
 import subprocess
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,8 @@ def versions() -> dict[str, str]:
     """Of Python, this package and what it trains with."""
     import platform
 
-    found = {"Python": platform.python_version()}
-    for name in facts.DISTRIBUTIONS:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: number for name in facts.DISTRIBUTIONS if (number := facts._version(name))}
+    return {"Python": platform.python_version(), **found}
 
 
 @cache

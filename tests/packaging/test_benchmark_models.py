@@ -21,7 +21,8 @@ pytest.importorskip("rich", reason="rich comes with the study extra")
 import timm
 
 import dynconv_plugins as dc
-from benchmarks import isolated, memory, networks
+from benchmarks import isolated, networks
+from dynconv_plugins.study import memory
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("--batch", "2", "--seconds", "0", "--threads", "1")

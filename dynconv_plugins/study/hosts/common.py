@@ -81,6 +81,18 @@ def settings(given: Mapping[str, Any], defaults: Mapping[str, Any], place: str) 
     return {**defaults, **given}
 
 
+def only_training(given: Mapping[str, Any], place: str) -> bool:
+    """Whether a part held out of the training samples takes the place of the test set, as it must while a recipe is
+    being chosen; a recipe's own validation part is then taken from the rest.
+
+    Raises:
+        UserError: If ``score_on`` is neither ``test`` nor ``held-out``.
+    """
+    if given["score_on"] not in ("test", "held-out"):
+        raise UserError(f"{place}: score_on is test or held-out, not {given['score_on']!r}")
+    return given["score_on"] == "held-out"
+
+
 def flags(options: Mapping[str, Any]) -> list[str]:
     """``{"input_size": [3, 64, 64], "amp": True, "model-kwargs": {"small_stem": True}}`` as words of a command line."""
     words: list[str] = []
@@ -111,3 +123,10 @@ def held_out(items: list[Any], count: int) -> tuple[list[Any], list[Any]]:
         raise UserError(f"cannot hold {count} of {len(items)} training samples out for validation")
     taken = {int((i + 0.5) * len(items) / count) for i in range(count)}
     return [x for i, x in enumerate(items) if i not in taken], [x for i, x in enumerate(items) if i in taken]
+
+
+def divided(train: list[Any], test: list[Any], holdout: float, tuning: bool) -> tuple[list[Any], list[Any], list[Any]]:
+    """What is trained on, validated on and scored on; while tuning, all of it from the training samples."""
+    if tuning:
+        train, test = held_out(train, max(1, round(holdout * len(train))))
+    return (*held_out(train, max(1, round(holdout * len(train)))), test)

@@ -21,16 +21,17 @@ from ...demo import subset
 from ...errors import UserError
 from ..cells import RUN, Cell, digest
 from ..plan import Task
-from .common import PYTHON, Data, Sample, flags, held_out, per_process, settings
+from .common import PYTHON, Data, Sample, divided, flags, only_training, per_process, settings
 
 SCORED_BY_TRAINER = False
-DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1}
+DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1, "score_on": "test"}
 NAMES = ("tiny-imagenet", "diatoms")
 
 
 def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     """Links ``train/``, ``val/`` (held out of the training images) and ``test/`` (the official validation images)."""
     given = settings(task.data, DATA, f"task {task.name}, data")
+    tuning = only_training(given, f"task {task.name}, data")
     if given["name"] not in NAMES:
         raise UserError(f"task {task.name}: data is one of {', '.join(NAMES)}, not {given['name']}")
     real = given["name"] == "tiny-imagenet"
@@ -42,30 +43,31 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
         sizes = {"classes": given["classes"] or 5, "train": given["train"] or 40, "test": given["test"] or 10}
         source = datasets.diatoms.make(folder / "diatoms", **sizes) / datasets.diatoms.TINY
     limits = (given["classes"] or 10**6, given["train"] or 10**6, given["test"] or 10**6)
+    scored_on = ["held-out"] if tuning else []
     fingerprint = digest(
-        "images", str(source.resolve()), *limits, given["holdout"], sorted(os.listdir(source / "train"))
+        "images", str(source.resolve()), *limits, given["holdout"], sorted(os.listdir(source / "train")), *scored_on
     )
     done = folder / "split.json"
     if not (done.is_file() and _read(done).get("fingerprint") == fingerprint):
         part = subset.tiny_imagenet(source, folder / "part", *limits)
         datasets.tiny_imagenet.prepare(part, folder / "official")
-        counts = _split(folder / "official", folder / "images", float(given["holdout"]))
+        counts = _split(folder / "official", folder / "images", float(given["holdout"]), tuning)
         part = {"fingerprint": fingerprint, "counts": counts, "words": _words(part)}
         done.write_text(json.dumps(part))
     counts = _read(done)["counts"]
     name = f"Tiny ImageNet, {counts['classes']} classes" if real else f"diatoms, {counts['classes']} shapes"
+    name += ", training images only" if tuning else ""
     parts = {k: counts[k] for k in ("train", "valid", "test", "classes")}
     return Data(name, folder / "images", **parts, unit="images", real=real, options={}, fingerprint=fingerprint)
 
 
-def _split(source: Path, out: Path, holdout: float) -> dict[str, int]:
-    """Two parts of ``source/train`` and the whole of ``source/val``, by links."""
+def _split(source: Path, out: Path, holdout: float, tuning: bool) -> dict[str, int]:
+    """Two parts of ``source/train`` and the whole of ``source/val``, or else a third part, by links."""
     shutil.rmtree(out, ignore_errors=True)
     counts = {"train": 0, "valid": 0, "test": 0, "classes": 0}
     for folder in sorted(p for p in (source / "train").iterdir() if p.is_dir()):
-        images = sorted(folder.iterdir())
-        kept, held = held_out(images, max(1, round(holdout * len(images))))
-        tested = sorted((source / "val" / folder.name).iterdir())
+        images, official = (sorted((source / part / folder.name).iterdir()) for part in ("train", "val"))
+        kept, held, tested = divided(images, official, holdout, tuning)
         counts["classes"] += 1
         for part, what, paths in (("train", "train", kept), ("val", "valid", held), ("test", "test", tested)):
             (out / part / folder.name).mkdir(parents=True)

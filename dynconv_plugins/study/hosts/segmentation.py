@@ -23,10 +23,10 @@ from ...demo.segmentation import _logged, _painted, _shown
 from ...errors import UserError
 from ..cells import RUN, Cell, digest
 from ..plan import Task
-from .common import Data, Sample, held_out, per_process, settings
+from .common import Data, Sample, divided, only_training, per_process, settings
 
 SCORED_BY_TRAINER = False
-DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1}
+DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1, "score_on": "test"}
 NAMES, HEADS = ("voc2012", "diatoms"), ("fpn", "deeplabv3plus")
 OPTIONS = {"pixels": 128, "epochs": None, "batch_size": None, "backbone_checkpoint": None}
 CONFIG = "config.py"
@@ -36,6 +36,7 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     """Links the images and masks, and writes three lists: the validation part is taken from the training images."""
     given = settings(task.data, DATA, f"task {task.name}, data")
     options = settings(task.options, OPTIONS, f"task {task.name}, options")
+    tuning = only_training(given, f"task {task.name}, data")
     unknown = next((n for n in task.networks if n not in HEADS), None)
     if unknown or given["name"] not in NAMES:
         what = f"networks are heads, {' or '.join(HEADS)}" if unknown else f"data is one of {', '.join(NAMES)}"
@@ -54,10 +55,11 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     if real:
         train, test = train[: given["train"]], test[: given["test"]]
     datasets.voc2012.prepare(source, folder / "masks")
-    kept, held = held_out(train, max(1, round(float(given["holdout"]) * len(train))))
+    kept, held, test = divided(train, test, float(given["holdout"]), tuning)
     for name, part in (("train", kept), ("valid", held), ("test", test)):
         (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in part))
     name = f"VOC 2012 subset, {options['pixels']} px" if real else f"diatoms, {options['pixels']} px"
+    name += ", training images only" if tuning else ""
     fingerprint = digest("masks", str(source.resolve()), kept, held, test)
     counts = (len(kept), len(held), len(test), classes + 1)
     return Data(name, folder / "masks", *counts, "images", real, {"pixels": options["pixels"]}, fingerprint)

@@ -18,10 +18,10 @@ from ...demo.series import standardised
 from ...errors import UnknownName, UserError
 from ..cells import RUN, Cell, digest
 from ..plan import STATIC, Task
-from .common import PYTHON, Data, Sample, flags, per_process, settings
+from .common import PYTHON, Data, Sample, flags, held_out, only_training, per_process, settings
 
 SCORED_BY_TRAINER = True
-DATA = {"name": None, "classes": None, "train": None, "test": None}
+DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.25, "score_on": "test"}
 BUILT_IN = "Diatoms"
 # A network's name in plans -> the architecture of tsai_models whose twin is the network itself.
 DYNAMIC = {
@@ -34,7 +34,8 @@ DYNAMIC = {
 
 
 def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
-    """Finds the series; the trainer itself holds a part out where its recipe says so."""
+    """Finds the series; the trainer itself holds a part out where its recipe says so. While a recipe is being chosen,
+    the training series are divided, or all of them folded, as a data set of their own."""
     for network in task.networks:
         if network not in DYNAMIC:
             raise UnknownName("network of tsai:", network, DYNAMIC)
@@ -47,12 +48,29 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
         root = Path(found["ucr"])
     else:
         raise UserError(f"no UCR archive found for {name}: set DYNCONV_DATA or --data, or use 'dynconv data ucr'")
+    if tuning := only_training(given, f"task {task.name}, data"):
+        root = _training_only(root, name, float(given["holdout"]), folder / "training-only")
     X, y, (train, test) = datasets.ucr.load(root, name)
     folds = task.folds
     parts = (len(train), len(test)) if folds is None else (len(y) - len(y) // folds, len(y) // folds)
     shape = {"length": int(X.shape[2]), "variables": int(X.shape[1])}
-    fingerprint = digest("series", name, X.shape, float(np.nan_to_num(X).sum()), sorted(y.tolist()))
-    return Data(name, root, parts[0], 0, parts[1], len(np.unique(y)), "series", name != BUILT_IN, shape, fingerprint)
+    shape |= {"dataset": name} if tuning else {}
+    split = [given["holdout"]] if tuning else []
+    fingerprint = digest("series", name, X.shape, float(np.nan_to_num(X).sum()), sorted(y.tolist()), *split)
+    told = f"{name}, training series only" if tuning else name
+    return Data(told, root, parts[0], 0, parts[1], len(np.unique(y)), "series", name != BUILT_IN, shape, fingerprint)
+
+
+def _training_only(root: Path, name: str, holdout: float, out: Path) -> Path:
+    """A data set of the official training series alone: every so-manieth of each class takes the test series' place."""
+    X, y, (train, _) = datasets.ucr.load(root, name)
+    ordered = sorted(train, key=lambda i: y[i])
+    parts = held_out(ordered, max(1, round(holdout * len(ordered))))
+    (out / name).mkdir(parents=True, exist_ok=True)
+    for part, chosen in zip(("TRAIN", "TEST"), parts, strict=True):
+        lines = ("\t".join([y[i], *(repr(float(v)) for v in X[i, 0])]) for i in chosen)
+        (out / name / f"{name}_{part}.tsv").write_text("".join(f"{line}\n" for line in lines))
+    return out
 
 
 def recipe(name: str) -> dict[str, Any]:
@@ -66,7 +84,8 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
-    words = [PYTHON, "-m", "tsai_models", "train", "--arch", DYNAMIC[cell.network], "--dataset", data.name]
+    words = [PYTHON, "-m", "tsai_models", "train", "--arch", DYNAMIC[cell.network]]
+    words += ["--dataset", data.options.get("dataset", data.name)]
     words += ["--data", str(data.path), "--recipe", cell.task.recipe]
     words += ["--static"] if cell.model.operator == STATIC else ["--operator", cell.model.operator]
     words += [] if cell.model.where is None else ["--where", cell.model.where]
@@ -188,7 +207,8 @@ def samples(folder: Path, n: int) -> list[Sample]:
     from tsai_models.data import with_differences
 
     record = json.loads((folder / "cell.json").read_text())
-    X, y, (_, test) = datasets.ucr.load(Path(record["data"]["path"]), record["data"]["name"])
+    stored = record["data"]
+    X, y, (_, test) = datasets.ucr.load(Path(stored["path"]), stored["options"].get("dataset", stored["name"]))
     names = sorted(set(y.tolist()), key=lambda name: (len(name), name))[:n]
     chosen = [next(i for i in test if y[i] == name) for name in names if any(y[i] == name for i in test)]
     inputs = standardised(with_differences(X[chosen], _differences(record)))

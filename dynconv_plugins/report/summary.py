@@ -71,7 +71,9 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
     text += _price(best)
     if best.pair and best.pair.p is not None and best.pair.p >= LEVEL:
         half = (best.pair.summary.high - best.pair.summary.low) / 2
-        text += f" These runs cannot tell a gain of less than about {half * 100:.1f} points from chance."
+        # Runs that agree to the last sample say nothing about how small a gain they would show.
+        if half >= 0.0005:
+            text += f" These runs cannot tell a gain of less than about {half * 100:.1f} points from chance."
     return Answer(task, "Not shown", "quiet", text, best, top)
 
 

@@ -34,6 +34,8 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     tuning = only_training(given, f"task {task.name}, data")
     if given["name"] not in NAMES:
         raise UserError(f"task {task.name}: data is one of {', '.join(NAMES)}, not {given['name']}")
+    if not isinstance(task.options.get("model_kwargs", {}), Mapping):
+        raise UserError(f"task {task.name}, options: model_kwargs takes a mapping, such as {{small_stem: false}}")
     real = given["name"] == "tiny-imagenet"
     if real and "tiny-imagenet" not in found:
         raise UserError("no Tiny ImageNet found: set DYNCONV_DATA or --data, or get it by 'dynconv data tiny-imagenet'")

@@ -1,4 +1,7 @@
-"""A recipe is chosen on the training data: with ``score_on: held-out`` no sample of the test set is read."""
+"""The data of a task, before anything is trained.
+
+A recipe is chosen on the training data: with ``score_on: held-out`` no sample of the test set is read.
+"""
 
 from __future__ import annotations
 
@@ -57,3 +60,9 @@ def test_series(tmp_path: Path) -> None:
 def test_anything_else_is_refused(tmp_path: Path, given: dict) -> None:
     with pytest.raises(UserError, match="score_on is test or held-out, not 'valid'"):
         prepared(given, tmp_path / "a", score_on="valid")
+
+
+def test_options_of_images_are_checked_before_they_train(tmp_path: Path) -> None:
+    task = plan.parse({"tasks": {"a": {**IMAGES, "options": {"model_kwargs": "small_stem=false"}}}}, "p").tasks[0]
+    with pytest.raises(UserError, match="model_kwargs takes a mapping"):
+        hosts.get("timm").prepare(task, {}, tmp_path)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastai.basics import noop
+from fastai.callback.progress import CSVLogger
 from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
@@ -37,6 +38,8 @@ from .job import Job
 from .recipes import Recipe
 from .results import Results, Run, table
 from .transfer import pretrain
+
+PROGRESS = "progress.csv"
 
 
 @contextlib.contextmanager
@@ -71,10 +74,19 @@ def loaders(series: Series, split: tuple[list[int], ...], batch_size: int, devic
 
 
 def fit(learn: Learner, recipe: Recipe, epochs: int, label: str, folder: Path) -> list[dict]:
-    """Trains by the recipe, which leaves the learner with the weights that count; the history by epochs."""
+    """Trains by the recipe, which leaves the learner with the weights that count; the history by epochs.
+
+    While it lasts, ``progress.csv`` in `folder` has a line for each epoch.
+    """
     learn.model_dir = folder.resolve()
-    with learn.no_bar(), learn.no_logging(), learn.added_cbs([EpochBar(label), *distributed.callbacks()]):
-        recipe.fit(learn, epochs)
+    progress = learn.model_dir / PROGRESS
+    log = [CSVLogger(progress)] if distributed.primary() else []
+    try:
+        with learn.no_bar(), learn.no_logging(), learn.added_cbs([EpochBar(label), *log, *distributed.callbacks()]):
+            recipe.fit(learn, epochs)
+    finally:
+        if log:
+            progress.unlink(missing_ok=True)
     # The names begin with the epoch and end with the time, which are no values.
     return [dict(zip(learn.recorder.metric_names[1:-1], row, strict=True)) for row in learn.recorder.values]
 

@@ -108,7 +108,7 @@ class Board:
 
 def summary(all_cells: list[Cell], status: dict[str, str], scores: dict[str, float | None]) -> Table:
     """A row a model: cells done, mean score and standard deviation."""
-    table = Table(header_style="bold", title="scores on the test sets, in per cent", title_justify="left")
+    table = Table(header_style="bold", title="scores, in per cent", title_justify="left")
     for head in ("task", "model", "done", "score", "sd"):
         table.add_column(head, justify="left" if head in ("task", "model") else "right")
     rows: dict[tuple[str, str], list[Cell]] = {}

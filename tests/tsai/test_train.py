@@ -16,6 +16,7 @@ import torch
 import tsai_models.train as training
 from dynconv_plugins import datasets
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.study.hosts.series import progress
 from tsai_models import ARCHS
 from tsai_models.archs import build
 from tsai_models.data import Series, load, splits
@@ -51,6 +52,18 @@ def test_folds_table_and_files(train, tmp_path):
     state = torch.load(tmp_path / "run" / "model.pth", weights_only=True)
     build(ARCHS["Net2_DCNN"].cls, 1, 3, 40).load_state_dict(state)
     assert state["backbone.conv1.attention.temperature"] < 30
+
+
+def test_progress_can_be_read_while_it_trains(train, tmp_path, monkeypatch):
+    seen = []
+
+    def look(bar):
+        seen.append(progress(tmp_path, {"recipe": "one-cycle", "options": {"epochs": 3}})[:2])
+
+    monkeypatch.setattr(training.EpochBar, "after_epoch", look)
+    assert train("--epochs", "3", "--out", "run")[0] == 0
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    assert not (tmp_path / "run" / "progress.csv").exists()
 
 
 def test_learns_the_official_split_over_seeds(train, tmp_path):

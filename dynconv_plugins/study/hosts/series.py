@@ -121,7 +121,11 @@ def _history(folder: Path) -> list[dict[str, str]]:
 
 def progress(folder: Path, record: Mapping[str, Any]) -> tuple[float, float, str]:
     rows = _history(folder)  # written when the run is complete
-    return (1, 1, f"loss {float(rows[-1]['train_loss']):.3f}") if rows else (0, 1, "")
+    total = {**recipe(record["recipe"]), **record["options"]}["epochs"]
+    if not rows:
+        path = folder / RUN / "progress.csv"  # of the stage that is being trained
+        rows = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
+    return len(rows), total, f"loss {float(rows[-1]['train_loss']):.3f}" if rows else ""
 
 
 def curve(folder: Path) -> dict[str, Any]:

@@ -77,7 +77,8 @@ def test_the_studys_augmentation_is_its_own(tmp_path, parts):
 
     bright = TRANSFORMS.build(steps["PhotoMetricDistortion"])
     image = np.full((4, 4, 3), 100, np.uint8)
-    seen = {int(bright({"img": image.copy()})["img"].mean()) for _ in range(300)}
+    np.random.seed(0)  # the transform draws from numpy's global generator
+    seen = {int(bright({"img": image.copy()})["img"].mean()) for _ in range(1000)}
     assert min(seen) in (80, 81) and max(seen) in (119, 120), "0.8 to 1.2 times as bright"
 
 
@@ -257,9 +258,8 @@ def same(one: Path, other: Path) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-@pytest.mark.parametrize(
-    ("recipe", "operator"), [("study", "localsoft"), pytest.param("modern", "hard", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # tests/study trains, keeps and scores a short run by the same recipe
+@pytest.mark.parametrize(("recipe", "operator"), [("study", "localsoft"), ("modern", "hard")])
 def test_trains_resumes_and_tests(tmp_path, parts, recipe, operator):
     path = recipes.compose(
         tmp_path / "config.py", head="fpn", operator=operator, recipe=recipe, epochs=2, batch_size=3, **parts

@@ -139,6 +139,7 @@ def test_a_full_disk(tmp_path: Path, study, finished: tuple[Path, float]) -> Non
     assert len(scores(out)) == 2
 
 
+@pytest.mark.slow
 def test_two_studies_do_not_share_a_cell(tmp_path: Path) -> None:
     path, out = (
         write_plan(tmp_path / "p.yaml", a={**SERIES, "options": {"epochs": 30, "batch_size": 8}}),

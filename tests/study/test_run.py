@@ -70,6 +70,7 @@ def test_dry_run_trains_nothing(tmp_path: Path, study) -> None:
     assert not (tmp_path / "out/a/static/seed0/run").exists()
 
 
+@pytest.mark.slow  # what jobs do has tests of its own in tests/distributed
 def test_a_study_as_jobs_of_submitit(tmp_path: Path, study) -> None:
     path = write_plan(tmp_path / "p.yaml", a=SERIES)
     words = (path, "--out", "out", "--no-costs", "--cluster", "local")

@@ -77,8 +77,7 @@ def test_the_studys_augmentation_is_its_own(tmp_path, parts):
 
     bright = TRANSFORMS.build(steps["PhotoMetricDistortion"])
     image = np.full((4, 4, 3), 100, np.uint8)
-    np.random.seed(0)  # the transform draws from numpy's global generator
-    seen = {int(bright({"img": image.copy()})["img"].mean()) for _ in range(1000)}
+    seen = {int(bright({"img": image.copy()})["img"].mean()) for _ in range(3000)}
     assert min(seen) in (80, 81) and max(seen) in (119, 120), "0.8 to 1.2 times as bright"
 
 

@@ -22,13 +22,13 @@ COSTS = (("macs", "MAdds"), ("latency1", "latency at batch 1"))
 
 def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
     """Losses and validation scores over training: mean over runs, the band from the lowest to the highest run."""
-    made = []
+    made, part = [], "validation" if task.held_out else "test"
     for network in task.networks:
         models = [m for m in task.ordered() if m.network == network]
         for what, title in (
             ("train_loss", "training loss"),
-            ("valid_loss", "validation loss"),
-            ("valid_score", f"validation {task.score_name}, %"),
+            ("valid_loss", f"{part} loss"),
+            ("valid_score", f"{part} {task.score_name}, %"),
         ):
             with plt.rc_context(DRAWN):
                 figure, axes = plt.subplots(figsize=SIZE, gridspec_kw=MARGINS)

@@ -48,7 +48,7 @@ def _section(s: Section) -> list[str]:
     lines += _table(s.tests)
     lines += _table(s.references)
     if s.curves:
-        lines += ["### Learning curves", "", *_pictures(s.curves)]
+        lines += ["### Learning curves", "", s.curves_of, "", *_pictures(s.curves)]
     for grid in s.gallery.grids:
         lines += _grid(grid)
     for name, drawn in s.gallery.attentions:

@@ -47,7 +47,10 @@ def _curve(read: Any) -> Curve | None:
         values = [finite(v) for v in values][: len(steps)]
         columns.append(np.array(values + [math.nan] * (len(steps) - len(values))))
     keep = np.isfinite(steps)
-    return Curve(str(read.get("unit", "step")), steps[keep], *(c[keep] for c in columns)) if keep.any() else None
+    if not keep.any():
+        return None
+    held_out = read.get("held_out") is not False
+    return Curve(str(read.get("unit", "step")), steps[keep], *(c[keep] for c in columns), held_out)
 
 
 def costs(path: Path, measured: int) -> dict[str, Costs]:

@@ -30,13 +30,17 @@ DONE, FAILED, RUNNING, WAITING, MISSING, DAMAGED = "done", "failed", "running", 
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve. Arrays are as long as `steps`; ``nan`` where the host wrote nothing at that step."""
+    """A learning curve. Arrays are as long as `steps`; ``nan`` where the host wrote nothing at that step.
+
+    `held_out`: what is called validation is a part of the training data, else the test set, which then chose nothing.
+    """
 
     unit: str
     steps: np.ndarray
     train_loss: np.ndarray
     valid_loss: np.ndarray
     valid_score: np.ndarray
+    held_out: bool = True
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,12 @@ class Task:
     @property
     def score_name(self) -> str:
         return str(self.fact("score_name") or ("mIoU" if self.fact("host") == "mmseg" else "accuracy"))
+
+    @property
+    def held_out(self) -> bool:
+        """Whether the curves that are called validation are of training data that were held out."""
+        curves = (r.curve for m in self.models.values() for r in m.results.values())
+        return all(c.held_out for c in curves if c is not None)
 
     @property
     def folded(self) -> bool:

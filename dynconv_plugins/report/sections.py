@@ -16,6 +16,11 @@ from .sheet import Table
 from .studio import Picture, Studio
 from .summary import Answer, answer, budget
 
+CURVES_OF = {
+    True: "Validation is on data held out of the training set.",
+    False: "The recipe chooses nothing on the way and holds nothing out: these runs were followed on the test set.",
+}
+
 
 @dataclass
 class Section:
@@ -35,6 +40,7 @@ class Section:
     folds: list[Picture]
     tests: Table
     curves: list[Picture]
+    curves_of: str
     gallery: Gallery
     references: Table | None
     failures: list[tuple[str, str, str]]
@@ -77,6 +83,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         folds=figures.folds(task, looks, studio),
         tests=tables.tests(task, rows),
         curves=figures.curves(task, looks, studio),
+        curves_of=f"Mean over runs; bands from the lowest to the highest run. {CURVES_OF[task.held_out]}",
         gallery=gallery(task, studio) if pictures else Gallery(),
         references=references(task),
         failures=[(c.key, c.status, c.why) for c in task.cells if c.metrics is None],

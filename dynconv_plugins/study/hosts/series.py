@@ -181,6 +181,8 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """What the trainer has measured on the test series, once, with the kept weights."""
     row = json.loads((folder / RUN / "results.json").read_text())["rows"][0]
     made = curve(folder)
+    # A recipe that chooses nothing on the way holds nothing out: the trainer then follows the test series.
+    made["held_out"] = {**recipe(record["recipe"]), **record["options"]}["holdout"] > 0
     stored, per_class = folder / RUN / "predictions.npz", None
     if stored.is_file():
         truth, predicted, names = _predictions(stored)

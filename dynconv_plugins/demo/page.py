@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from dynconv_plugins.demo.figures import Album, curves
-from dynconv_plugins.demo.records import OPERATORS, Row, write_text
+from dynconv_plugins.demo.records import OPERATORS, Row
 from dynconv_plugins.demo.table import described, numbers, points, score, twin_of
+from dynconv_plugins.writing import write_text
 
 
 @dataclass

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -113,24 +111,3 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"stderr": self.stderr}
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes all of a file or nothing of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """As `write_text`; ``nan`` becomes ``null``, so that every reader of JSON takes it."""
-
-    def clean(v: Any) -> Any:
-        if isinstance(v, dict):
-            return {k: clean(x) for k, x in v.items()}
-        if isinstance(v, (list, tuple)):
-            return [clean(x) for x in v]
-        return None if isinstance(v, float) and not math.isfinite(v) else v
-
-    write_text(path, json.dumps(clean(value), indent=1, default=str) + "\n")

@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dynconv_plugins.demo.records import Cell, Curve, write_json
+from dynconv_plugins.demo.records import Cell, Curve
+from dynconv_plugins.writing import write_json
 
 RECORD = "cell.json"
 LOG = "log.txt"

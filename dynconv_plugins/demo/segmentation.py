@@ -22,6 +22,7 @@ from dynconv_plugins.demo.host import only
 from dynconv_plugins.demo.page import Masks, Section
 from dynconv_plugins.demo.records import OPERATORS, Cell, Curve, Data
 from dynconv_plugins.demo.sizes import Size
+from mmseg_configs.reading import checkpoint, colours, image
 
 SAMPLES = 4
 VALIDATIONS = 3
@@ -132,14 +133,14 @@ class Segmentation:
             sample = dataset[int(index)]
             truth = sample["data_samples"].gt_sem_seg.data[0].numpy()
             # Files of one sample's panels have one size: that of the mask.
-            panels = {"input": _shown(sample["inputs"], truth.shape), "truth": _painted(truth, palette)}
+            panels = {"input": image(sample["inputs"], truth.shape), "truth": colours(truth, palette)}
             seen |= set(np.unique(truth[truth != 255]).tolist())
             for operator, model in models.items():
                 with torch.inference_mode():
                     done = model.test_step(pseudo_collate([dataset[int(index)]]))[0]
                 labels = done.pred_sem_seg.data[0].numpy()
                 seen |= set(np.unique(labels).tolist())
-                panels[operator] = _painted(labels, palette)
+                panels[operator] = colours(labels, palette)
             for what, pixels in panels.items():
                 title = OPERATORS.get(what, what)
                 source = album.pixels(f"{self.task}-{k}-{what}", pixels)
@@ -154,9 +155,9 @@ class Segmentation:
     def _attend(self, section, models, dataset, picks, album: Album) -> None:
         inputs, tensors = [], []
         for index in picks:
-            image = _shown(dataset[int(index)]["inputs"], (self.pixels, self.pixels))
-            inputs.append(image.astype(np.float32) / 255)
-            tensors.append(torch.from_numpy(image).permute(2, 0, 1).float())
+            square = image(dataset[int(index)]["inputs"], (self.pixels, self.pixels))
+            inputs.append(square.astype(np.float32) / 255)
+            tensors.append(torch.from_numpy(square).permute(2, 0, 1).float())
         labels = [f"sample {k + 1}" for k in range(len(inputs))]
         for operator, model in models.items():
             if operator != "static":
@@ -180,34 +181,4 @@ class Segmentation:
     def _weights(cell: Cell) -> dict[str, torch.Tensor]:
         run = cell.folder / "run"
         path = run / (run / "last_checkpoint").read_text().strip().rpartition("/")[2]
-        with torch.serialization.safe_globals(_logged()):
-            return torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-
-
-def _logged() -> list:
-    """What an mmengine checkpoint holds beside weights: its log, arrays of numbers with methods bound by ``getattr``.
-
-    The methods are not wanted, and ``getattr`` is not to be let loose on a file: it is read as a function of nothing.
-    """
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    rebuild, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")}
-    return [HistoryBuffer, (_nothing, "builtins.getattr"), np.ndarray, np.dtype, rebuild, scalar, *dtypes]
-
-
-def _nothing(*_args: object) -> None:
-    return None
-
-
-def _shown(inputs: torch.Tensor, shape: tuple[int, int]) -> np.ndarray:
-    """mmseg's ``[3, H, W]`` in BGR as ``[*shape, 3]`` in RGB, uint8."""
-    from PIL import Image
-
-    array = inputs.flip(0).permute(1, 2, 0).numpy().astype(np.uint8)
-    return np.array(Image.fromarray(array).resize((shape[1], shape[0]), Image.Resampling.BILINEAR))
-
-
-def _painted(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Class labels ``[H, W]`` as colours; what is ignored is white."""
-    return np.concatenate([palette, np.full((256 - len(palette), 3), 255, np.uint8)])[labels]
+        return checkpoint(path)["state_dict"]

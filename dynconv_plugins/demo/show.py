@@ -19,11 +19,12 @@ from dynconv_plugins.demo.figures import Album
 from dynconv_plugins.demo.host import Host, measure
 from dynconv_plugins.demo.images import Images
 from dynconv_plugins.demo.page import Section
-from dynconv_plugins.demo.records import Cell, Curve, Data, Row, write_json, write_text
+from dynconv_plugins.demo.records import Cell, Curve, Data, Row
 from dynconv_plugins.demo.segmentation import Segmentation
 from dynconv_plugins.demo.series import Series
 from dynconv_plugins.demo.sizes import SIZES
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.writing import write_json, write_text
 
 HOSTS: dict[str, type] = {"images": Images, "segmentation": Segmentation, "series": Series}
 DIATOMS = {"smallest": {"train": 32, "test": 20}, "default": {"train": 120, "test": 40}}

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         require(module, "study")
     from rich.console import Console
 
-    from ..demo.records import write_json
+    from ..writing import write_json
     from . import images, series, summary
     from .draw import draw, plt
     from .layers import explain

@@ -6,8 +6,8 @@ import warnings
 from datetime import datetime, timezone
 from pathlib import Path
 
-from ..demo.records import write_text
 from ..errors import UserError
+from ..writing import write_text
 from .looks import looks
 from .markdown import markdown
 from .page import render

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..demo.records import write_json
+from ..writing import write_json
 from .plan import Model, Plan, Task
 
 CELL, METRICS, LOG, RUN = "cell.json", "metrics.json", "log.txt", "run"

@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..demo.records import write_json
 from ..errors import UnknownName, UserError, require
+from ..writing import write_json
 from .job import CellJob
 
 if TYPE_CHECKING:

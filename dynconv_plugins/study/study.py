@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ..demo.records import write_text
+from ..writing import write_text
 from . import cells, pool, schedule
 from .cells import Cell
 from .execute import DONE, FAILED, environment

@@ -226,7 +226,7 @@ def quietly():
 def _write(out: Path, cfg: dict[str, Any], about: str) -> Path:
     from mmengine.config import Config
 
-    from dynconv_plugins.demo.records import write_text
+    from dynconv_plugins.writing import write_text
 
     comment = "".join(f"# {line}".rstrip() + "\n" for line in about.splitlines())
     out.parent.mkdir(parents=True, exist_ok=True)

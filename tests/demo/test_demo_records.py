@@ -7,8 +7,9 @@ import math
 
 import pytest
 
-from dynconv_plugins.demo.records import Curve, Row, write_json
+from dynconv_plugins.demo.records import Curve, Row
 from dynconv_plugins.demo.table import markdown, number, numbers, points, score
+from dynconv_plugins.writing import write_json
 
 
 def row(operator: str = "static", **values) -> Row:

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from mmseg_configs import reading
+
 from ... import datasets
-from ...demo.segmentation import _logged, _painted, _shown
 from ...errors import UserError
 from ..cells import RUN, Cell, digest
 from ..plan import Task
@@ -171,15 +172,10 @@ def kept(folder: Path) -> Path:
     return run / (run / "last_checkpoint").read_text().strip().rpartition("/")[2]
 
 
-def _stored(folder: Path) -> dict[str, Any]:
-    with torch.serialization.safe_globals(_logged()):
-        return torch.load(kept(folder), map_location="cpu", weights_only=True)
-
-
 def load(folder: Path) -> nn.Module:
     """The segmentor with the kept weights; where they were averaged, a checkpoint holds the average as its weights."""
     model = build(json.loads((folder / "cell.json").read_text()), folder)
-    model.load_state_dict(_stored(folder)["state_dict"])
+    model.load_state_dict(reading.checkpoint(kept(folder))["state_dict"])
     return model.eval()
 
 
@@ -253,7 +249,7 @@ def samples(folder: Path, n: int) -> list[Sample]:
     for k, index in enumerate(np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int)):
         sample = dataset[int(index)]
         truth = sample["data_samples"].gt_sem_seg.data[0].numpy()
-        square = _shown(sample["inputs"], (pixels, pixels))
+        square = reading.image(sample["inputs"], (pixels, pixels))
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)))
         x = ((torch.from_numpy(square).permute(2, 0, 1).float() - mean) / std)[None]
 
@@ -262,9 +258,9 @@ def samples(folder: Path, n: int) -> list[Sample]:
                 done = model.test_step(pseudo_collate([dataset[index]]))[0]
             return done.pred_sem_seg.data[0].numpy()
 
-        image = _shown(sample["inputs"], truth.shape)
+        image = reading.image(sample["inputs"], truth.shape)
         made.append(
-            Sample(x, image, f"sample {k + 1}", truth, predict, lambda labels: _painted(labels, palette), names)
+            Sample(x, image, f"sample {k + 1}", truth, predict, lambda labels: reading.colours(labels, palette), names)
         )
     return made
 

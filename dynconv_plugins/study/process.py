@@ -138,6 +138,8 @@ def run(
     )
     _note(lock, {"study": os.getpid(), "machine": socket.gethostname(), "group": child.pid})
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        del signals[0]  # a study that a script has put into the background ignores it, and so do its children
     due = 0.0
     try:
         while True:

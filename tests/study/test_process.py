@@ -1,0 +1,36 @@
+"""One command as a child process: how it is stopped, and what is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dynconv_plugins.study import process
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN], ids=["terminal", "background"])
+def test_a_command_is_stopped_at_once(tmp_path: Path, handler) -> None:
+    """Also by a study that a script has put into the background, where interrupts are ignored."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with process.claimed(tmp_path) as lock, open(tmp_path / "log", "ab") as log:
+            words = (sys.executable, "-c", "import time; time.sleep(100)")
+            code, used = process.run(words, dict(os.environ), log, lock, lambda: None, lambda: True)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert code != 0 and used.seconds < process.GRACE / 2
+
+
+def test_nothing_of_a_group_is_left(tmp_path: Path) -> None:
+    script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000.5)'])"
+    with process.claimed(tmp_path) as lock, open(tmp_path / "log", "ab") as log:
+        code, _ = process.run((sys.executable, "-c", script), dict(os.environ), log, lock, lambda: None, lambda: False)
+    assert code == 0
+    time.sleep(0.5)
+    assert "1000.5" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         stem = f"{Path(args.series).stem}-{args.index}"
     try:
         layers, y = explain(subject.model, subject.x)
-    except RuntimeError as e:  # an image too small for the network's strides, say
+    except (RuntimeError, ValueError) as e:  # an image too small for the network's strides, say
         raise UserError(f"{subject.title}: the network cannot run on it: {str(e).splitlines()[0]}") from None
     top = subject.top(y)
     out = args.out or Path("runs/explain") / f"{args.model or args.checkpoint.name}-{stem}"

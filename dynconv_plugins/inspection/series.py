@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import warnings
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import torch
 
 from ..checkpoints.reading import read, unwrap
 from ..errors import UserError, require
+from ..study.hosts.series import differences
 from .subject import Subject, cell, fill, must_be_dynamic
 
 
@@ -41,14 +44,13 @@ def subject(
     X, classes, label = _series(source)
     if not 0 <= index < len(X):
         raise UserError(f"--index {index}: there are {len(X)} series in {source}, 0 to {len(X) - 1}")
-    x = X[index]
-    x = (x - x.mean(-1, keepdims=True)) / np.maximum(x.std(-1, ddof=1, keepdims=True), 1e-8)  # as tsai does
     what = f"{label} {index}"
     if checkpoint is not None and checkpoint.is_dir() and (checkpoint / "cell.json").is_file():
         record, model, names = cell(checkpoint)
         if record["host"] != "tsai":
             raise UserError(f"{checkpoint} is of images: give --image instead of --series")
         must_be_dynamic(model, str(checkpoint))
+        order = differences(record)
         title = f"{record['network']} with {record['operator']}, {what}"
         weights = f"weights: {checkpoint}"
     else:
@@ -56,12 +58,22 @@ def subject(
         given = {"arch": name, "operator": operator, "operator_args": dict(arguments or {})}
         settings = _settings(path, given)
         stored = None if path is None else unwrap(read(path))
-        model = _built(settings, X.shape, classes, stored, path)
+        order = settings["differences"]
+        model = _built(settings, (*X.shape[:1], X.shape[1] * (1 + order), X.shape[2]), classes, stored, path)
         names, shown = _names(path), settings["operator"]
         title = f"{settings['arch']}{f' with {shown}' if shown else ''}, {what}"
         weights = f"weights: {path}" if path else "weights: random, as initialised"
-    tensor = torch.from_numpy(x[None].astype(np.float32))
-    return Subject(model, tensor, x, title, weights, names)
+    x = _standardised(X[index : index + 1], order)
+    return Subject(model, torch.from_numpy(x), x[0], title, weights, names)
+
+
+def _standardised(X: np.ndarray, order: int) -> np.ndarray:
+    """Series as the trainer gives them to the network: with their differences, each variable standardised."""
+    from tsai_models.data import with_differences
+
+    X = with_differences(X, order)
+    X = (X - X.mean(-1, keepdims=True)) / np.maximum(X.std(-1, ddof=1, keepdims=True), 1e-8)  # as tsai does
+    return X.astype(np.float32)
 
 
 def _series(source: str) -> tuple[np.ndarray, int, str]:
@@ -99,6 +111,7 @@ def _settings(path: Path | None, given: dict[str, Any]) -> dict[str, Any]:
         "operator_args": {**beside.get("operator_args", {}), **given["operator_args"]},
         "static": bool(beside.get("static")) and not given["operator"],
         "classes": beside.get("classes"),
+        "differences": int((beside.get("recipe") or {}).get("differences", 0)),
     }
     if made["arch"] is None:
         raise UserError("name an architecture, e.g. ODConvFCN, or a study's cell by --checkpoint DIR")
@@ -139,7 +152,7 @@ def _names(path: Path | None) -> list[str]:
         with np.load(beside, allow_pickle=False) as stored:
             key = next((k for k in stored.files if k.startswith("classes")), None)
             return [] if key is None else [f"class {name}" for name in stored[key]]
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from .readings import predictions
 from .records import STATIC, Model, Task
@@ -91,13 +92,19 @@ class Compared:
             return None
         if what in ("seconds", "memory"):
             ours, theirs = getattr(self.model, what), getattr(self.twin, what)
-            common = [u for u in ours if u in theirs]
+            common = [u for u in ours if u in theirs and _machine(self.model, u) == _machine(self.twin, u)]
             return sum(ours[u] for u in common) / sum(theirs[u] for u in common) if common else None
         a, b = self.model.costs, self.twin.costs
         if a is None or b is None or (a.measured != b.measured and what not in ("params", "macs")):
             return None
         x, y = (cost_of(c, what) for c in (a, b))
         return x / y if x and y else None
+
+
+def _machine(model: Model, unit: str) -> tuple[Any, Any]:
+    """Where a run was trained, and on how many threads."""
+    record = model.cells[unit].record
+    return record.get("machine"), record.get("threads")
 
 
 def cost_of(costs, what: str) -> float | None:

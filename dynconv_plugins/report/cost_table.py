@@ -65,7 +65,8 @@ def _about(rows: Sequence[Compared]) -> str:
         about += "Memory of inference and of a training step: the most that tensors take at once, without the model. "
     else:
         about += "Parameters, MAdds and latency were not measured. "
-    about += "Memory of the training process: all of it. Training: wall clock of the whole command. "
+    about += "Memory of the training process: all of it. Training: processor time of the whole command, which does "
+    about += "not depend on what ran beside it; wall clock on a GPU. "
     about += "Multiples (×) are against the static twin. "
     if any(published.counts(r.model) for r in rows):
         about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."

@@ -35,7 +35,9 @@ def _bare(task: Task) -> str:
 
 
 def entry_of(task: Task) -> Mapping[str, Any] | None:
-    """The paper's table for the task's data set and kind of score; None where it has none."""
+    """The paper's table for the task's data set and kind of score; None where it has none or recipes are tuned."""
+    if _bare(task).endswith("only"):
+        return None
     for entry in _all()["tasks"]:
         if entry["match"] in _bare(task) and entry["score_name"] == task.score_name:
             return entry
@@ -54,10 +56,16 @@ def published(task: Task, model: Model) -> Published | None:
     return Published(row["name"], row["score"], row.get("sd"), row.get("gflops")) if row else None
 
 
-def source(task: Task) -> str:
-    """``"<paper>, Table 3"``; empty where the paper says nothing about the data set."""
+def left_open(task: Task) -> str:
+    """What the paper does not say of its numbers, so that ours beside them are a choice; empty where there are none."""
     entry = entry_of(task)
-    return f"{_all()['study']}, {entry['table']}" if entry else ""
+    return str(entry.get("open", "")) if entry and any(published(task, m) for m in task.models.values()) else ""
+
+
+def source(task: Task) -> str:
+    """``"<paper>, Table 3"``; empty where none of its numbers stands beside ours."""
+    shown = any(published(task, m) for m in task.models.values())
+    return f"{_all()['study']}, {entry_of(task)['table']}" if shown else ""
 
 
 def pixels(task: Task) -> int | None:
@@ -95,11 +103,14 @@ def not_comparable(task: Task) -> str:
 def references(task: Task) -> list[Mapping[str, Any]]:
     """What others report for the task's data set."""
     name = "mIoU" if "voc" in _bare(task) else "accuracy"
-    return [r for r in _all()["references"] if r["match"] in _bare(task) and name == task.score_name]
+    found = [r for r in _all()["references"] if r["match"] in _bare(task) and name == task.score_name]
+    return [] if _bare(task).endswith("only") else found
 
 
 def counts(model: Model) -> Mapping[str, Any] | None:
-    """Published parameters and multiply-adds of a model at 224 px with 1000 classes."""
+    """Published parameters and multiply-adds of a model at 224 px with 1000 classes; none of one that is changed."""
+    if any(c.record.get("arguments") or c.record.get("where") for c in model.cells.values()):
+        return None
     return _all()["counts"].get(model.network, {}).get(model.operator)
 
 

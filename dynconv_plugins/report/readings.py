@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +32,6 @@ def metrics(read: Mapping[str, Any], folder: Path) -> Metrics:
         score=score,
         loss=None if math.isnan(loss) else loss,
         per_class={str(k): finite(v) for k, v in per_class.items()},
-        epochs=read.get("epochs"),
-        kept_epoch=read.get("kept_epoch"),
         curve=_curve(read.get("curve")),
         predictions=stored if stored is not None and stored.is_file() else None,
     )
@@ -92,6 +92,6 @@ def predictions(path: Path | None) -> tuple[np.ndarray, np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             truth, predicted = stored["truth"], stored["predicted"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     return (truth, predicted) if truth.ndim == 1 and truth.shape == predicted.shape else None

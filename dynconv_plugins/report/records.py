@@ -50,8 +50,6 @@ class Metrics:
     score: float
     loss: float | None = None
     per_class: Mapping[str, float] = field(default_factory=dict)
-    epochs: float | None = None
-    kept_epoch: float | None = None
     curve: Curve | None = None
     predictions: Path | None = None
 
@@ -121,8 +119,11 @@ class Model:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Wall-clock seconds of training by unit, of finished cells."""
-        return self._measured("seconds")
+        """Seconds of training by unit, of finished cells: of the processors, which do not depend on what ran beside it;
+        wall clock where a GPU did the work."""
+        processors, clock = self._measured("processor_seconds"), self._measured("seconds")
+        gpu = {u for u in self.results if (self.cells[u].record.get("machine") or {}).get("gpu")}
+        return {u: s if u in gpu else processors.get(u, s) for u, s in clock.items()}
 
     @property
     def memory(self) -> dict[str, float]:

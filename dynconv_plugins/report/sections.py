@@ -11,7 +11,7 @@ from .compare import Compared, compare
 from .cost_table import costs, references
 from .looks import Look
 from .pictures import Gallery, gallery
-from .records import Task
+from .records import Task, finite
 from .sheet import Table
 from .studio import Picture, Studio
 from .summary import Answer, answer, budget
@@ -63,9 +63,9 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
     """
     rows = compare(task)
     notes = []
-    if published.entry_of(task):
+    if published.source(task):
         notes.append(f"The paper's numbers: {published.source(task)}.")
-        notes.append(published.not_comparable(task))
+        notes += [published.left_open(task), published.not_comparable(task)]
         if published.entry_of(task).get("folded"):
             notes.append(published.own_test_note())
     return Section(
@@ -113,7 +113,7 @@ def facts(task: Task) -> str:
 
 def provenance(task: Task) -> dict[str, Any]:
     """Versions, commits, machines and commands of a task's finished cells, each once."""
-    found: dict[str, dict[str, None]] = {"versions": {}, "git": {}, "machine": {}, "when": {}}
+    found: dict[str, dict[str, None]] = {"versions": {}, "git": {}, "machine": {}}
     for cell in task.cells:
         record = cell.record
         if record.get("versions"):
@@ -124,7 +124,7 @@ def provenance(task: Task) -> dict[str, Any]:
             found["machine"][", ".join(f"{v} cores" if k == "cores" else str(v) for k, v in machine.items() if v)] = (
                 None
             )
-    seconds = sum(m for model in task.models.values() for m in model.seconds.values())
+    seconds = sum(finite(c.record.get("seconds")) for c in task.cells if c.metrics is not None)
     ended = sorted(str(c.record["ended"]) for c in task.cells if c.record.get("ended"))
     made = {k: list(v) for k, v in found.items() if v}
     made["trained"] = f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{seconds / 60:.0f} min"

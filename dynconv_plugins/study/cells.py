@@ -129,7 +129,14 @@ def write(folder: Path, value: Mapping[str, Any], name: str = CELL) -> None:
 
 
 def update(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Changes some entries of a cell's record and returns it."""
-    record = {**(read(folder) or {}), **changes}
+    """Changes some entries of a cell's record and returns it.
+
+    Raises:
+        Damaged: If there is none, or none that can be read.
+    """
+    before = read(folder)
+    if before is None:
+        raise Damaged(f"{folder / CELL} has disappeared")
+    record = {**before, **changes}
     write(folder, record)
     return record

@@ -97,7 +97,8 @@ def submit(
     elif todo:
         with made.batch():
             jobs |= {key: made.submit(job) for key, job in todo.items()}
-    write_json(folder / NOTE, {key: [executor, job.job_id] for key, job in jobs.items()})
+    # Jobs of other parts of the plan are still to be found by a later call.
+    write_json(folder / NOTE, _noted(folder) | {key: [executor, job.job_id] for key, job in jobs.items()})
     return {key: jobs[key] for key in cells}
 
 
@@ -186,14 +187,20 @@ def _running(cells: Mapping[str, Any], executor: str, folder: Path) -> Jobs:
         return {}
     from submitit import SlurmJob
 
+    ours = {key: number for key, (where, number) in _noted(folder).items() if where == SLURM and key in cells}
+    jobs = {key: SlurmJob(folder.resolve(), number) for key, number in ours.items()}
+    return {key: job for key, job in jobs.items() if not job.done()}
+
+
+def _noted(folder: Path) -> dict[str, tuple[str, str]]:
+    """Executor and number of the jobs that were submitted from this folder, by cell."""
     try:
         noted = json.loads((folder / NOTE).read_text(encoding="utf-8"))
-        jobs = {key: SlurmJob(folder.resolve(), number) for key, (where, number) in noted.items() if where == SLURM}
+        return {key: (where, number) for key, (where, number) in noted.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError):
         raise UserError(f"{folder / NOTE} is damaged: remove it when no job of this study is running") from None
-    return {key: job for key, job in jobs.items() if key in cells and not job.done()}
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -21,14 +23,18 @@ class Estimates:
     Args:
         threads: CPU threads that each will have.
         all_cells: Those whose records may hold what others have taken.
+        records: What each would begin with, by key.
     """
 
-    def __init__(self, threads: int, all_cells: list[Cell]) -> None:
-        self.threads = threads
+    def __init__(self, threads: int, all_cells: list[Cell], records: Mapping[str, dict[str, Any]]) -> None:
+        self.threads, self.records = threads, records
         self.taken: dict[tuple[str, str], list[float]] = {}
         self.timed: dict[tuple[str, str], float] = {}
         for cell in all_cells:
-            record = cells.read(cell.folder) or {}
+            try:
+                record = cells.read(cell.folder) or {}
+            except cells.Damaged:
+                continue
             if record.get("status") == DONE:
                 self.taken.setdefault((cell.task.name, cell.column), []).append(record["seconds"])
 
@@ -42,7 +48,7 @@ class Estimates:
         return self.timed[like], f"{STEPS} timed steps"
 
     def _time(self, cell: Cell) -> float:
-        host, record = hosts.get(cell.task.host), cells.read(cell.folder)
+        host, record = hosts.get(cell.task.host), self.records[cell.key]
         torch.set_num_threads(self.threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

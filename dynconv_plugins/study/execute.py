@@ -21,7 +21,7 @@ DONE, FAILED, RUNNING, WAITING = "done", "failed", "running", "waiting"
 def run_cell(
     folder: str,
     threads: int = 0,
-    gpu: int | None = None,
+    gpu: str | None = None,
     watch: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> str:
@@ -45,16 +45,18 @@ def run_cell(
         raise UserError(f"{path} {e}") from None
 
 
-def _run(path: Path, threads: int, gpu: int | None, lock: int, watch, stopped) -> str:
+def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -> str:
     record = cells.read(path)
     if record is None:
         raise UserError(f"{path} holds no {cells.CELL}: it is made by 'dynconv study'")
-    facts = {"threads": threads, "versions": provenance.versions(), "git": provenance.git()}
-    facts |= {"machine": provenance.machine(), "attempts": record.get("attempts", 0) + 1, "error": ""}
+    if record.get("status") == DONE and cells.read(path, cells.METRICS) is not None:
+        return DONE  # by another study, meanwhile
     spent = (record.get("seconds") or 0.0, record.get("processor_seconds") or 0.0)
     trained = record.get("trained", False)
     (path / cells.METRICS).unlink(missing_ok=True)
-    record = cells.update(path, status=RUNNING, started=_now(), **facts)
+    # What is scored again was trained then, there and with that.
+    facts = {} if trained else _facts(record, threads)
+    record = cells.update(path, status=RUNNING, error="", **facts)
     env = environment(record, threads, gpu)
     try:
         with open(path / cells.LOG, "ab") as log:
@@ -75,11 +77,16 @@ def _run(path: Path, threads: int, gpu: int | None, lock: int, watch, stopped) -
             code, _ = process.run(command, env, log, lock, watch, stopped)
             if code:
                 return _ended(path, WAITING if stopped() else FAILED, f"not scored: {last_words(path)}")
-    except (UserError, OSError, ValueError, ImportError) as e:
+    except Exception as e:
         if os.environ.get("DYNCONV_DEBUG", "") not in ("", "0"):
             traceback.print_exc()
-        return _ended(path, FAILED, _line(e))
+        return _ended(path, FAILED, told(e))
     return _ended(path, DONE, "")
+
+
+def _facts(record: dict[str, Any], threads: int) -> dict[str, Any]:
+    made = {"threads": threads, "versions": provenance.versions(), "git": provenance.git()}
+    return made | {"machine": provenance.machine(), "attempts": record.get("attempts", 0) + 1, "started": _now()}
 
 
 def _ended(path: Path, status: str, error: str) -> str:
@@ -87,7 +94,7 @@ def _ended(path: Path, status: str, error: str) -> str:
     return status
 
 
-def environment(record: dict[str, Any], threads: int, gpu: int | None) -> dict[str, str]:
+def environment(record: dict[str, Any], threads: int, gpu: str | None) -> dict[str, str]:
     """The environment of a cell's command."""
     scripts = str(Path(sys.executable).parent)
     each = max(1, threads // record.get("processes", 1))
@@ -109,7 +116,8 @@ def _now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _line(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """An error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower() + (f": {error.filename}" if error.filename else "")
     first = (str(error).strip().splitlines() or [""])[0]

@@ -130,6 +130,8 @@ def _task(key: str, raw: Any, plan: str) -> Task:
             raise UserError(f"{place}: {what} takes a mapping, not {value!r}")
     if "name" not in data:
         raise UserError(f"{place}: data has no name")
+    if "seed" in raw.get("options", {}):
+        raise UserError(f"{place}: the seed is the cell's own; say how many with seeds")
     counts = {k: raw[k] for k in ("seeds", "folds", "processes") if raw.get(k) is not None}
     for what, value in counts.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < (2 if what == "folds" else 1):
@@ -196,6 +198,7 @@ def narrowed(
 
     Raises:
         UnknownName: If the plan has no such task, network or model.
+        UserError: If nothing is left.
     """
     for kind, asked, known in (
         ("task", tasks, [t.name for t in plan.tasks]),
@@ -212,6 +215,11 @@ def narrowed(
         kept = tuple(m for m in task.models if not models or m.operator == STATIC or m.label in models)
         again = task.seeds if seeds is None or task.folds else seeds
         some = tuple(n for n in task.networks if not networks or n in networks)
+        # Static twins alone are nobody's wish where models were named.
+        if not some or (models and all(m.operator == STATIC for m in kept) and STATIC not in models):
+            continue
         # A cell's folder is named after all networks of its task: it must stay the same in a part of the plan.
         chosen.append(replace(task, models=kept, seeds=again, chosen=some))
+    if not chosen:
+        raise UserError(f"no task of plan {plan.name} has all that was asked for")
     return replace(plan, tasks=tuple(chosen))

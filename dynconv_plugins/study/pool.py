@@ -8,9 +8,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
-from ..errors import UserError
 from .cells import Cell
-from .execute import FAILED, WAITING, run_cell
+from .execute import FAILED, WAITING, run_cell, told
 from .live import Board
 
 
@@ -28,7 +27,7 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
         False if it was interrupted: then what was running has been stopped, and can be continued.
     """
     stop = threading.Event()
-    slots: queue.Queue[int | None] = queue.Queue()
+    slots: queue.Queue[str | None] = queue.Queue()
     for gpu in _gpus(jobs):
         slots.put(gpu)
 
@@ -38,13 +37,12 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
         gpu = slots.get()
         try:
             board.start(cell)
-            status = execute(str(cell.folder), max(1, threads // jobs), gpu, lambda: board.watch(cell), stop.is_set)
-        except UserError as e:
+            # Processes that share a cell find their GPUs themselves.
+            own = gpu if cell.task.processes == 1 else None
+            status = execute(str(cell.folder), max(1, threads // jobs), own, lambda: board.watch(cell), stop.is_set)
+        except Exception as e:  # whatever it is, the other cells go on
             status = FAILED
-            board.trouble(cell, str(e))
-        except OSError as e:
-            status = FAILED
-            board.trouble(cell, f"{(e.strerror or str(e)).lower()}{f': {e.filename}' if e.filename else ''}")
+            board.trouble(cell, told(e))
         finally:
             slots.put(gpu)
         board.end(cell, status)
@@ -69,10 +67,10 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
     return True
 
 
-def _gpus(jobs: int) -> list[int | None]:
+def _gpus(jobs: int) -> list[str | None]:
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = [int(n) for n in seen.split(",")] if seen and seen.replace(",", "").isdigit() else list(range(count))
+    names = [n.strip() for n in seen.split(",")] if seen else [str(n) for n in range(count)]
     return [names[i % len(names)] if count else None for i in range(jobs)]

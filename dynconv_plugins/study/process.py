@@ -29,7 +29,8 @@ class Busy(RuntimeError):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command took: seconds of wall clock and of processors, and the largest resident memory of one process."""
+    """What a command took: seconds of wall clock and of processors, and the largest resident memory of one process; 0
+    where the system does not tell it."""
 
     seconds: float
     processor_seconds: float
@@ -136,13 +137,15 @@ def run(
         pass_fds=(lock,),
         start_new_session=True,
     )
-    _note(lock, {"study": os.getpid(), "machine": socket.gethostname(), "group": child.pid})
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         del signals[0]  # a study that a script has put into the background ignores it, and so do its children
-    due = 0.0
+    due, looked, peak = 0.0, 0.0, 0.0
     try:
+        _note(lock, {"study": os.getpid(), "machine": socket.gethostname(), "group": child.pid})
         while True:
+            if time.monotonic() >= looked:
+                peak, looked = max(peak, _peak(child.pid)), time.monotonic() + 1
             pid, status, used = os.wait4(child.pid, os.WNOHANG)
             if pid:
                 break
@@ -160,5 +163,21 @@ def run(
     # What it left behind in its group (loaders of a trainer that was killed) must not go on writing.
     with _ignored(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    usage = Usage(time.monotonic() - started, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
-    return child.returncode, usage
+    return child.returncode, Usage(time.monotonic() - started, used.ru_utime + used.ru_stime, peak)
+
+
+def _peak(group: int) -> float:
+    """The most memory in MiB that a process of a group has held since it was started.
+
+    Not what `os.wait4` tells: Linux counts there what the child had in common with this process before it became
+    another program.
+    """
+    peak = 0
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(entry.name)) == group:
+                lines = (entry / "status").read_text().splitlines()
+                peak = max(peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+        except OSError:
+            continue  # it has ended meanwhile
+    return peak / 1024

@@ -34,7 +34,6 @@ def machine() -> dict[str, Any]:
     return {"cpu": facts._cpu(), "cores": os.cpu_count(), "system": system, "gpu": gpu}
 
 
-@cache
 def git() -> dict[str, Any] | None:
     """Commit of the checkout that this package runs from, and whether it differs from it; None outside a checkout."""
     here = Path(__file__).resolve().parent

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from . import cells, hosts
+from . import cells, hosts, process
 from .cells import Cell
 from .execute import DONE, WAITING
 from .hosts.common import Data
@@ -25,12 +25,14 @@ class Schedule:
     Attributes:
         cells: All whose data are there, in the order to run.
         status: Status by cell key.
+        records: What each cell's record says before it has run, by key.
         troubles: What is wrong, by task name or cell key.
         notes: What happened to earlier results, a line each.
     """
 
     cells: list[Cell] = field(default_factory=list)
     status: dict[str, str] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -38,10 +40,19 @@ class Schedule:
         return [cell for cell in self.cells if self.status[cell.key] != DONE]
 
 
-def make(plan: Plan, root: Path, found: Mapping[str, Path], say: Callable[[str], None]) -> Schedule:
+def make(
+    plan: Plan, root: Path, found: Mapping[str, Path], say: Callable[[str], None], looking: bool = False
+) -> Schedule:
     """Prepares the data and writes the record of every cell that is not finished.
 
     A task whose data or host are missing is a trouble, and the others go on.
+
+    Args:
+        plan: What is to be run.
+        root: The study's folder.
+        found: Real data.
+        say: Takes a line about each task.
+        looking: Leaves what lies in the cells' folders as it is.
     """
     schedule, data = Schedule(), {}
     for task in plan.tasks:
@@ -52,8 +63,8 @@ def make(plan: Plan, root: Path, found: Mapping[str, Path], say: Callable[[str],
                 host = hosts.get(task.host)
                 recipe = host.recipe(task.recipe)
                 data[task.name] = host.prepare(task, found, root / "data" / task.name)
-        except (UserError, ImportError, OSError) as e:
-            schedule.troubles[task.name] = str(e)
+        except (UserError, ImportError, OSError, TypeError, ValueError) as e:
+            schedule.troubles[task.name] = " ".join(str(e).split())
             continue
         made = data[task.name]
         held = f", {made.valid} held out" if made.valid else ""
@@ -65,7 +76,8 @@ def make(plan: Plan, root: Path, found: Mapping[str, Path], say: Callable[[str],
                 schedule.troubles[task.name] = str(e)
                 break
             schedule.cells.append(cell)
-            schedule.status[cell.key] = _settled(cell, record, plan.name, schedule)
+            schedule.records[cell.key] = record
+            schedule.status[cell.key] = _seen(cell, record) if looking else _locked(cell, record, plan.name, schedule)
     order = {cell.key: i for i, cell in enumerate(cells.expand(plan, root))}
     # First seeds first over all tasks, so that a study that is stopped half-way compares what it has.
     schedule.cells.sort(key=lambda c: (c.unit, order[c.key]))
@@ -77,7 +89,7 @@ def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any
     host = hosts.get(cell.task.host)
     made = cells.described(cell)
     # Paths are where things lie, not what they are: a study may be moved, or go on on another machine.
-    inputs = cells.digest(made, recipe, data.fingerprint)
+    inputs = cells.digest({k: v for k, v in made.items() if k != "about"}, recipe, data.fingerprint)
     command = list(host.command(cell, data, cell.folder))
     if cell.task.processes > 1:
         from .launch import launched
@@ -85,6 +97,28 @@ def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any
         command = list(launched(tuple(command), cell.task.processes))
     score = "mIoU" if cell.task.host == "mmseg" else "accuracy"
     return {**made, "score_name": score, "data": data.as_json(), "command": command, "env": {}, "inputs": inputs}
+
+
+def _seen(cell: Cell, record: Mapping[str, Any]) -> str:
+    """A cell's status, from what lies in its folder."""
+    try:
+        before, metrics = cells.read(cell.folder), cells.read(cell.folder, cells.METRICS)
+    except cells.Damaged:
+        return WAITING
+    finished = before is not None and before["inputs"] == record["inputs"] and metrics is not None
+    return DONE if finished and before.get("status") == DONE else WAITING
+
+
+def _locked(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -> str:
+    """As `_settled`, unless another study runs the cell: what it has is then left alone."""
+    if _seen(cell, record) == DONE:
+        return DONE
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with process.claimed(cell.folder):
+            return _settled(cell, record, plan, schedule)
+    except process.Busy:
+        return WAITING  # and running it will say by whom it is run
 
 
 def _settled(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -> str:
@@ -126,11 +160,3 @@ def _aside(cell: Cell) -> Path:
     target = cell.root / OLD / f"{cell.key}.{number}"
     target.parent.mkdir(parents=True, exist_ok=True)
     return cell.folder.rename(target)
-
-
-def by_task(schedule: Schedule) -> dict[str, list[Cell]]:
-    """The cells of each task, in the order of the plan."""
-    grouped: dict[str, list[Cell]] = {}
-    for cell in schedule.cells:
-        grouped.setdefault(cell.task.name, []).append(cell)
-    return grouped

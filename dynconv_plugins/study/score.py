@@ -25,11 +25,10 @@ def score(folder: Path) -> dict:
         warnings.simplefilter("ignore")
         try:
             found = hosts.get(record["host"]).metrics(folder, record)
-        except (OSError, KeyError, IndexError, ValueError, RuntimeError) as e:
+        except Exception as e:
             told = " ".join(str(e).split())[:300]
-            raise UserError(
-                f"what the trainer left in {folder / cells.RUN} is not whole: {type(e).__name__}: {told}"
-            ) from e
+            what = f"what the trainer left in {folder / cells.RUN} cannot be scored: {type(e).__name__}: {told}"
+            raise UserError(f"{what}; to train it again remove {folder}") from e
     if not math.isfinite(found["score"]):
         raise UserError(f"{folder}: the score is not a number")
     cells.write(folder, found, cells.METRICS)

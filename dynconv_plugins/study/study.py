@@ -5,15 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 from rich.table import Table
 
+from ..errors import UserError
 from ..writing import write_text
 from . import cells, pool, schedule
-from .cells import Cell
 from .execute import DONE, FAILED, environment
 from .live import Board, score_of, summary
 from .plan import Plan
@@ -39,8 +40,10 @@ class Study:
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    def _schedule(self) -> schedule.Schedule:
-        made = schedule.make(self.plan, self.out, self.found, self._say)
+    def _schedule(self, looking: bool = False) -> schedule.Schedule:
+        made = schedule.make(self.plan, self.out, self.found, self._say, looking)
+        if looking:
+            return made
         write_text(self.out / "study.yaml", yaml.safe_dump(dict(self.plan.raw), sort_keys=False))
         for note in made.notes:
             self._say(f"note: {note}")
@@ -85,29 +88,27 @@ class Study:
 
     def _costs(self, made: schedule.Schedule) -> None:
         """Measures each task whose models are new since the last measurement."""
-        for task, group in schedule.by_task(made).items():
-            firsts: dict[str, Cell] = {}
-            for cell in group:
-                if made.status[cell.key] == DONE:
-                    firsts.setdefault(cell.column, cell)
+        for task in dict.fromkeys(cell.task.name for cell in made.cells):
+            # Side by side: all models of the task that have ever been finished, also where this is a part of the plan.
+            firsts = _finished(self.out / task)
             path = self.out / task / "costs.json"
             if not firsts or self._costed(path, firsts):
                 continue
             self._say(f"{task}: measuring latency and memory of {len(firsts)} models")
             seconds = str(COST_SECONDS)
             command = [sys.executable, "-m", "dynconv_plugins.study.costs", str(path.parent), seconds]
-            command += [str(cell.folder) for cell in firsts.values()]
+            command += map(str, firsts.values())
             done = subprocess.run(command, env=environment({}, self.threads, None), capture_output=True, text=True)
             if done.returncode:
                 last = (done.stderr.strip().splitlines() or ["no output"])[-1]
                 made.troubles[f"{task}, costs"] = last
 
-    def _costed(self, path: Path, firsts: Mapping[str, Cell]) -> bool:
+    def _costed(self, path: Path, firsts: Mapping[str, Path]) -> bool:
         try:
             stored = yaml.safe_load(path.read_text())["models"]
         except (OSError, yaml.YAMLError, KeyError, TypeError):
             return False
-        newest = max((cell.folder / cells.METRICS).stat().st_mtime for cell in firsts.values())
+        newest = max((folder / cells.METRICS).stat().st_mtime for folder in firsts.values())
         return set(stored) >= set(firsts) and path.stat().st_mtime >= newest
 
     def _end(self, made: schedule.Schedule, whole: bool) -> int:
@@ -128,13 +129,17 @@ class Study:
         """Prints the cells and about how long they take; trains nothing, but prepares the data to know their number."""
         from .estimate import Estimates
 
-        made = self._schedule()
-        estimates, total = Estimates(self.threads // jobs or 1, made.cells), 0.0
+        made = self._schedule(looking=True)
+        estimates, total = Estimates(self.threads // jobs or 1, made.cells, made.records), 0.0
         table = Table(header_style="bold", title=f"plan {self.plan.name}", title_justify="left")
         for head in ("cell", "status", "seconds", "from"):
             table.add_column(head, justify="right" if head == "seconds" else "left", overflow="fold")
         for cell in made.cells:
-            seconds, source = estimates.of(cell)
+            try:
+                seconds, source = estimates.of(cell)
+            except (UserError, RuntimeError, TypeError, ValueError) as e:
+                made.troubles[cell.key] = " ".join(str(e).split())
+                seconds, source = 0.0, "cannot be built"
             left = seconds if made.status[cell.key] != DONE else 0.0
             total += left
             table.add_row(cell.key, made.status[cell.key], f"{seconds:.0f}", source)
@@ -144,6 +149,16 @@ class Study:
         todo = len(made.todo())
         self._say(f"{todo} of {len(made.cells)} cells to run, about {_hours(total / jobs)} with {jobs} at a time")
         return 1 if made.troubles else 0
+
+
+def _finished(task: Path) -> dict[str, Path]:
+    """The folder of a finished run of each model of a task."""
+    firsts: dict[str, Path] = {}
+    for path in sorted(task.glob(f"*/*/{cells.METRICS}")):
+        with suppress(cells.Damaged):
+            if (cells.read(path.parent) or {}).get("status") == DONE:
+                firsts.setdefault(path.parent.parent.name, path.parent)
+    return firsts
 
 
 def _hours(seconds: float) -> str:

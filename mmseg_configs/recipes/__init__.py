@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -215,10 +216,16 @@ def _backbone(
     return entries, hooks
 
 
+_ALONE = threading.RLock()
+
+
 @contextlib.contextmanager
 def quietly():
-    """Holds back what mmcv and mmseg remark on optional parts that are missing: it is of no use to a reader."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+    """Holds back what mmcv and mmseg remark on optional parts that are missing: it is of no use to a reader.
+
+    Standard output belongs to the whole process: threads come in one after the other.
+    """
+    with _ALONE, warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         yield
 

@@ -14,6 +14,7 @@ import torch
 from ...errors import UnknownName, UserError
 
 PYTHON = sys.executable
+COUNTS = ("classes", "train", "test", "pixels", "epochs", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,16 @@ def settings(given: Mapping[str, Any], defaults: Mapping[str, Any], place: str) 
 
     Raises:
         UnknownName: If a name has no default.
+        UserError: If a count is no positive whole number, or a holdout no part.
     """
-    for name in given:
+    for name, value in given.items():
         if name not in defaults:
             raise UnknownName(f"entry of {place}:", name, defaults)
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if name == "holdout" and not (number and 0 < value < 1):
+            raise UserError(f"{place}: holdout is a part, above 0 and below 1, not {value!r}")
+        if name in COUNTS and value is not None and not (number and isinstance(value, int) and value > 0):
+            raise UserError(f"{place}: {name} is a positive whole number, not {value!r}")
     return {**defaults, **given}
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
 import sys
 import tempfile
-import warnings
 from collections.abc import Mapping
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import torch
 from torch import nn
 
 from mmseg_configs import reading
+from mmseg_configs.recipes import batch, compose, quietly
 
 from ... import datasets
 from ...errors import UserError
@@ -61,7 +59,7 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
         (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in part))
     name = f"VOC 2012 subset, {options['pixels']} px" if real else f"diatoms, {options['pixels']} px"
     name += ", training images only" if tuning else ""
-    fingerprint = digest("masks", str(source.resolve()), kept, held, test)
+    fingerprint = digest("masks", given["name"], kept, held, test)
     counts = (len(kept), len(held), len(test), classes + 1)
     return Data(name, folder / "masks", *counts, "images", real, {"pixels": options["pixels"]}, fingerprint)
 
@@ -93,9 +91,7 @@ def settle(folder: Path, record: Mapping[str, Any]) -> None:
     """Writes the config, one file with everything in it."""
     options = settings(record["options"], OPTIONS, "options")
     data = Path(record["data"]["path"])
-    with _quietly():
-        from mmseg_configs.recipes import batch, compose
-
+    with quietly():
         lists = {f"{part}_list": str((data.parent / f"{part}.txt").resolve()) for part in ("train", "valid", "test")}
         compose(
             folder / CONFIG,
@@ -120,7 +116,10 @@ def _epochs(folder: Path) -> dict[int, dict[str, float]]:
     # A run that was resumed has a file for each start; the later one counts where both have an epoch.
     for path in sorted((folder / RUN).glob("*/vis_data/scalars.json")):
         for line in path.read_text().splitlines():
-            values = json.loads(line)
+            try:
+                values = json.loads(line)
+            except ValueError:
+                continue  # cut off by a full disk or a kill
             # Training counts steps by iteration and says the epoch; validation counts by epoch.
             row = rows.setdefault(values.get("epoch", values["step"]), {})
             row.update({k: values[k] for k in ("loss", "mIoU") if k in values})
@@ -149,7 +148,7 @@ def _config(folder: Path):
 
 def build(record: Mapping[str, Any], folder: Path | None = None) -> nn.Module:
     """The segmentor; without its folder it is composed in a temporary one."""
-    with _quietly(), tempfile.TemporaryDirectory() as scratch:
+    with quietly(), tempfile.TemporaryDirectory() as scratch:
         from mmengine.registry import init_default_scope
         from mmseg.registry import MODELS
 
@@ -195,7 +194,7 @@ def example(record: Mapping[str, Any], batch: int) -> torch.Tensor:
 
 
 def _tested(folder: Path):
-    with _quietly():
+    with quietly():
         from mmseg.registry import DATASETS
 
         import mmseg_configs.register  # noqa: F401
@@ -263,17 +262,3 @@ def samples(folder: Path, n: int) -> list[Sample]:
             Sample(x, image, f"sample {k + 1}", truth, predict, lambda labels: reading.colours(labels, palette), names)
         )
     return made
-
-
-class _quietly:
-    """mmcv and mmseg remark on optional parts that are missing, on standard output and by warnings."""
-
-    def __enter__(self) -> None:
-        self.warned, self.out = warnings.catch_warnings(), redirect_stdout(io.StringIO())
-        self.warned.__enter__()
-        self.out.__enter__()
-        warnings.simplefilter("ignore")
-
-    def __exit__(self, *error) -> None:
-        self.out.__exit__(*error)
-        self.warned.__exit__(*error)

@@ -41,6 +41,9 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
             raise UnknownName("network of tsai:", network, DYNAMIC)
     given = settings(task.data, DATA, f"task {task.name}, data")
     name = str(given["name"])
+    idle = [key for key in ("classes", "train", "test") if given[key] is not None]
+    if name != BUILT_IN and idle:
+        raise UserError(f"task {task.name}, data: {name} is as large as it is; remove {' and '.join(idle)}")
     if name == BUILT_IN:
         sizes = {"classes": given["classes"] or 5, "train": given["train"] or 40, "test": given["test"] or 10}
         root = datasets.diatoms.make(folder / "diatoms", **sizes) / "UCR"
@@ -168,13 +171,14 @@ def example(record: Mapping[str, Any], batch: int) -> torch.Tensor:
     return torch.randn(batch, _variables(record), shape["length"])
 
 
-def _differences(record: Mapping[str, Any]) -> int:
+def differences(record: Mapping[str, Any]) -> int:
+    """How many orders of differences the recipe adds to the series as further variables."""
     return {**recipe(record["recipe"]), **record["options"]}["differences"]
 
 
 def _variables(record: Mapping[str, Any]) -> int:
     """What the network reads: the series, and its differences where the recipe adds them as further variables."""
-    return record["data"]["options"]["variables"] * (1 + _differences(record))
+    return record["data"]["options"]["variables"] * (1 + differences(record))
 
 
 def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -217,5 +221,5 @@ def samples(folder: Path, n: int) -> list[Sample]:
     X, y, (_, test) = datasets.ucr.load(Path(stored["path"]), stored["options"].get("dataset", stored["name"]))
     names = sorted(set(y.tolist()), key=lambda name: (len(name), name))[:n]
     chosen = [next(i for i in test if y[i] == name) for name in names if any(y[i] == name for i in test)]
-    inputs = standardised(with_differences(X[chosen], _differences(record)))
+    inputs = standardised(with_differences(X[chosen], differences(record)))
     return [Sample(torch.from_numpy(x[None]), x[0], f"class {y[i]}") for i, x in zip(chosen, inputs, strict=True)]

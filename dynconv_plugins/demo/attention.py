@@ -15,7 +15,7 @@ from dynconv_plugins.demo.records import OPERATORS
 
 CLASSES, PER_CLASS, SHOWN = 5, 6, 4
 KINDS = (
-    ("kernel", "Kernel gates", "kernels", "Weights of the kernels that are mixed; they add up to one."),
+    ("kernel", "Kernel gates", "kernels", "Weights of the kernels that are mixed."),
     ("input", "Channel gates", "input channels", "Factors of the input channels."),
     ("output", "Filter gates", "filters", "Factors of the filters, that is of the output channels."),
 )

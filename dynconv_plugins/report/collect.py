@@ -135,6 +135,8 @@ def _cell(key: str, folder: Path | None) -> Cell:
         return replace(cell, status=DAMAGED, why=_short(e, folder))
     status = record.get("status")
     cell = replace(cell, record=record, status=status, why=" ".join(str(record.get("error") or "").split()))
+    if status == WAITING and not record.get("attempts"):
+        return replace(cell, status=MISSING)
     if status in (RUNNING, WAITING):
         return replace(cell, why="it was still running, or was killed" if status == RUNNING else "it waits to go on")
     if status == FAILED:
@@ -176,12 +178,17 @@ def _same_conditions(task: Task) -> None:
     done = [c.record for c in task.cells if c.status == DONE]
     for what, get in (
         ("recipe", lambda r: r.get("recipe")),
+        ("options", lambda r: r.get("options")),
         ("data", lambda r: _parts(r.get("data") or {})),
         ("git commit", lambda r: (r.get("git") or {}).get("commit")),
     ):
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
         if len(seen) > 1:
             task.notes.append(f"Its cells differ in {what} ({'; '.join(seen)}): compare with care.")
+    for model in task.models.values():
+        kinds = {str((r.get("where"), r.get("arguments"))) for c in model.cells.values() if (r := c.record)}
+        if len(kinds) > 1:
+            task.notes.append(f"The runs of {task.name_of(model)} differ in their arguments: compare with care.")
 
 
 def _parts(data: Mapping[str, Any]) -> str | None:

@@ -23,8 +23,8 @@ def commands(task: Task) -> list[tuple[str, str]]:
 def command(cell: Cell) -> str:
     """A cell's command; what lies in the study's folder is named from there, wherever that is, and data elsewhere as
     what ``DYNCONV_DATA`` names."""
-    root = str(Path(cell.folder).resolve().parents[2])
-    text = shown(_plain(cell.record)).replace(root, Path(root).name)
+    root = Path(cell.folder).parents[2]
+    text = shown(_plain(cell.record)).replace(str(root.resolve()), str(root) if not root.is_absolute() else root.name)
     data = Path((cell.record.get("data") or {}).get("path") or "")
     return text.replace(str(data.parent), "$DYNCONV_DATA") if data.is_absolute() and str(data) in text else text
 

@@ -32,7 +32,7 @@ class Compared:
         name: For people.
         scores: Summary of its scores.
         losses: Summary of its test losses.
-        binomial: Wilson's interval where there is one run of an accuracy.
+        binomial: Wilson's interval where there is one run of an accuracy, or all runs agree.
         pair: Its scores less its twin's over common units.
         p: The p value that decides, Holm-corrected over the task's models.
         exact: McNemar's test against the twin, where both have one run and predictions.
@@ -57,6 +57,11 @@ class Compared:
         s = self.pair.summary
         interval = f" (95% CI {points(s.low)} to {points(s.high)})" if self.pair.p is not None else ""
         return f"{points(s.mean)} points{interval}"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The interval of the score, within 0 and 1: Wilson's where runs do not spread."""
+        return self.binomial or self.scores.clipped
 
     @property
     def finding(self) -> str:
@@ -152,7 +157,7 @@ def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, rh
         twin=task.twin(model),
         scores=summarise([r.score for r in results], rho),
         losses=summarise([r.loss for r in results if r.loss is not None], rho),
-        binomial=wilson(results[0].score, test) if accuracy and one else None,
+        binomial=wilson(results[0].score, test) if accuracy and len({r.score for r in results}) == 1 else None,
         pair=pair,
         p=p,
         exact=_exact(model, task.twin(model)) if one else None,

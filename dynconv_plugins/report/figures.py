@@ -60,7 +60,12 @@ def _curve(axes: plt.Axes, model: Model, what: str, look: Look) -> str:
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
     every = max(1, math.ceil(len(steps) / 8))
     style = {"marker": look.marker, "ms": 4.5, "markevery": every, "mec": PAPER, "mew": 0.5, "lw": 1.7}
-    axes.plot(steps, mean, ls=look.dash, color=look.colour, label=model.label, **style)
+    # Where some runs had stopped, the mean is of those that are left, and no longer comparable with what it was.
+    whole = int(np.isfinite(table).all(0).nonzero()[0].max(initial=-1)) + 1
+    axes.plot(steps[:whole], mean[:whole], ls=look.dash, color=look.colour, label=model.label, **style)
+    if whole < len(steps):
+        rest = slice(max(0, whole - 1), None)
+        axes.plot(steps[rest], mean[rest], ls=look.dash, color=look.colour, lw=1.2, alpha=0.35)
     return found[0].unit
 
 
@@ -134,14 +139,15 @@ def against_cost(task: Task, rows: Sequence[Compared], looks: Mapping[str, Look]
     made = []
     for what, title in COSTS:
         shown = [(r, cost_of(r.model.costs, what)) for r in rows if r.scores.n and cost_of(r.model.costs, what)]
-        if len(shown) < 2:
+        apart = len({r.model.costs.measured for r, _ in shown}) > 1
+        if len(shown) < 2 or (apart and what != "macs"):
             continue
         unit, scale = prefixed((c for _, c in shown), "G") if what == "macs" else ("ms", 1.0)
         with plt.rc_context(DRAWN):
             figure, axes = plt.subplots(figsize=SIZE, gridspec_kw=MARGINS)
             for row, cost in shown:
                 look = looks[row.model.label]
-                low, high = row.binomial or (row.scores.low, row.scores.high)
+                low, high = row.bounds
                 if not math.isnan(low):
                     axes.plot(
                         [cost / scale] * 2, [low * 100, high * 100], color=look.colour, lw=1.2, alpha=0.7, zorder=2

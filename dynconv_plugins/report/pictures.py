@@ -101,9 +101,18 @@ def _loaded(task: Task, models: Sequence[Model], notes: list[str]) -> dict[str, 
     return made
 
 
+def _first(task: Task, loaded: Mapping[str, nn.Module]) -> str:
+    """Which runs the pictures are of: the network is named where the task has several."""
+    model = task.models[next(iter(loaded))]
+    unit = next(iter(model.results))
+    letters = unit.rstrip("0123456789")
+    run = f"{letters} {unit[len(letters) :]}"
+    return f"{model.network}, {run}" if len(task.networks) > 1 else run
+
+
 def _masks(task: Task, loaded: Mapping[str, nn.Module], names: Mapping[str, str], samples, studio: Studio) -> Grid:
     """Figure 8: input, truth, and what each model makes of it."""
-    caption = "The same test images under each model of the first run. White is not scored."
+    caption = f"The same test images under each model of {_first(task, loaded)}. White is not scored."
     grid = Grid("Segmentations (Figure 8 of the paper)", caption, ["input", "truth", *names.values()])
     seen: set[int] = set()
     for k, sample in enumerate(samples):
@@ -148,7 +157,8 @@ def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio,
         grid.rows.append((sample.label, row))
     where = ", ".join(dict.fromkeys(layers.values()))
     grid.caption = (
-        f"Grad-CAM of the class that each model predicts, at {where}: bright where the prediction comes from."
+        f"Grad-CAM of the class that each model predicts, at {where}: bright where the prediction comes from. "
+        f"The models are those of {_first(task, loaded)}."
     )
     return grid
 

@@ -131,7 +131,9 @@ class Model:
         return self._measured("memory_mb")
 
     def _measured(self, name: str) -> dict[str, float]:
-        found = {u: finite(self.cells[u].record.get(name)) for u in self.results}
+        # What a killed attempt had taken is not known.
+        once = (u for u in self.results if self.cells[u].record.get("attempts", 1) == 1)
+        found = {u: finite(self.cells[u].record.get(name)) for u in once}
         return {u: v for u, v in found.items() if v > 0}
 
 

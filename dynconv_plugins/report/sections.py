@@ -83,11 +83,21 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         folds=figures.folds(task, looks, studio),
         tests=tables.tests(task, rows),
         curves=figures.curves(task, looks, studio),
-        curves_of=f"Mean over runs; bands from the lowest to the highest run. {CURVES_OF[task.held_out]}",
+        curves_of=_curves_of(task),
         gallery=gallery(task, studio) if pictures else Gallery(),
         references=references(task),
         failures=[(c.key, c.status, c.why) for c in task.cells if c.metrics is None],
     )
+
+
+def _curves_of(task: Task) -> str:
+    curves = [r.curve for m in task.models.values() for r in m.results.values() if r.curve is not None]
+    told = f"Mean over runs; bands from the lowest to the highest run. {CURVES_OF[task.held_out]}"
+    if len({len(c.steps) for c in curves}) > 1:
+        told += " Faint where some runs had stopped."
+    if any(c.steps[0] > 1 for c in curves):
+        told += " A network that starts late starts from its static twin, trained until then."
+    return told
 
 
 def facts(task: Task) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,14 +20,16 @@ class Value:
     Attributes:
         text: What is shown.
         note: A smaller second line, such as an interval or a multiple of the static twin's.
-        raw: What CSV gets, in full precision; the text where None.
-        tone: ``good``, ``bad``, ``quiet`` or nothing.
+        raw: What CSV gets, in full precision and in the unit of the column; the text where None.
+        span: An interval in the same unit, which CSV gets instead of the note.
+        tone: ``good``, ``bad``, ``quiet``, ``best`` or nothing.
         mark: Colour and marker of a model, as an index into `looks`; None for none.
     """
 
     text: str = DASH
     note: str = ""
     raw: Any = None
+    span: tuple[float, float] | None = None
     tone: str = ""
     mark: str | None = None
 
@@ -74,18 +76,17 @@ class Table:
         lines = ["| " + " | ".join(_cell(h.title) for h in self.heads) + " |"]
         lines.append("|" + "|".join(" ---: " if h.number else " --- " for h in self.heads) + "|")
         for row in self.rows:
-            texts = (f"{v.text} ({v.note})" if v.note and v.text else v.text or v.note for v in row)
+            shown = ((f"**{v.text}**" if v.tone == "best" and v.text else v.text, v.note) for v in row)
+            texts = (f"{text} ({note})" if note and text else text or note for text, note in shown)
             lines.append("| " + " | ".join(_cell(t) for t in texts) + " |")
         return "\n".join(lines) + "\n"
 
     def csv(self) -> str:
-        """Full precision; a column's notes follow in a column of their own."""
-        noted = [any(row[i].note for row in self.rows) for i in range(len(self.heads))]
+        """Full precision; a column's intervals, or else its notes, follow in columns of their own."""
+        columns = list(zip(*self.rows, strict=True)) if self.rows else [()] * len(self.heads)
+        made = [c for head, values in zip(self.heads, columns, strict=True) for c in _columns(head, values)]
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([t for h, n in zip(self.heads, noted, strict=True) for t in _doubled(h.title, "note", n)])
-        for row in self.rows:
-            writer.writerow([t for v, n in zip(row, noted, strict=True) for t in _doubled(_raw(v), v.note, n, False)])
+        csv.writer(out, lineterminator="\n").writerows(zip(*made, strict=True))
         return out.getvalue()
 
 
@@ -104,8 +105,13 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _doubled(first: Any, second: str, both: bool, titled: bool = True) -> list[Any]:
-    return [first] + ([f"{first}: {second}" if titled else second] if both else [])
+def _columns(head: Head, values: Sequence[Value]) -> Iterator[list[Any]]:
+    yield [head.title, *map(_raw, values)]
+    if any(v.span for v in values):
+        for end, name in enumerate(("low", "high")):
+            yield [f"{head.title}: {name}", *("" if v.span is None else v.span[end] for v in values)]
+    elif any(v.note for v in values):
+        yield [f"{head.title}: note", *(v.note.replace("−", "-") for v in values)]
 
 
 def _raw(value: Value) -> Any:
@@ -118,7 +124,13 @@ def percent(fraction: float | None, note: str = "", tone: str = "") -> Value:
     """A score in percent, one digit."""
     if fraction is None or math.isnan(fraction):
         return Value()
-    return Value(f"{fraction * 100:.1f}", note, fraction, tone)
+    return Value(f"{fraction * 100:.1f}", note, fraction * 100, tone=tone)
+
+
+def within(value: Value, low: float, high: float, scale: float = 100, signed: bool = False, digits: int = 1) -> Value:
+    """A value with its interval, given as fractions, below it."""
+    span = None if math.isnan(low) or math.isnan(high) else (low * scale, high * scale)
+    return replace(value, note=interval(low, high, scale, signed, digits), span=span)
 
 
 def decimal(value: float | None, digits: int = 3, note: str = "") -> Value:
@@ -134,7 +146,7 @@ def figures(value: float | None, scale: float = 1.0, note: str = "") -> Value:
         return Value()
     x = value / scale
     digits = 0 if x == 0 else max(0, 2 - math.floor(math.log10(abs(x))))
-    return Value(f"{x:,.{min(digits, 4)}f}", note, value)
+    return Value(f"{x:,.{min(digits, 4)}f}", note, x)
 
 
 def prefixed(values: Iterable[float | None], quantity: str) -> tuple[str, float]:
@@ -155,9 +167,9 @@ def times(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f}×"
 
 
-def interval(low: float, high: float, scale: float = 100, signed: bool = False) -> str:
+def interval(low: float, high: float, scale: float = 100, signed: bool = False, digits: int = 1) -> str:
     """``64.1 to 66.3``; empty where there is none."""
     if math.isnan(low) or math.isnan(high):
         return ""
-    form = "+.1f" if signed else ".1f"
+    form = f"{'+' if signed else ''}.{digits}f"
     return f"{low * scale:{form}} to {high * scale:{form}}".replace("-", "−")

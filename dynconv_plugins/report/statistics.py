@@ -23,6 +23,11 @@ class Summary:
     low: float
     high: float
 
+    @property
+    def clipped(self) -> tuple[float, float]:
+        """The interval of a score, which lies within 0 and 1."""
+        return (self.low, self.high) if math.isnan(self.low) else (max(0.0, self.low), min(1.0, self.high))
+
 
 @dataclass(frozen=True)
 class Paired:
@@ -60,6 +65,16 @@ def summarise(values: Sequence[float], overlap: float = 0.0) -> Summary:
     mean, sd = float(x.mean()), float(x.std(ddof=1))
     half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * sd * math.sqrt(1 / n + overlap)
     return Summary(n, mean, sd, mean - half, mean + half)
+
+
+def resolution(differences: Summary, tests: int) -> float:
+    """The least mean difference that would have been significant, with this spread and Bonferroni for `tests` tests.
+
+    That is what the largest of them has to pass under Holm's correction.
+    """
+    df = differences.n - 1
+    ratio = stats.t.ppf(1 - LEVEL / (2 * tests), df) / stats.t.ppf(1 - LEVEL / 2, df)
+    return float(ratio) * (differences.high - differences.low) / 2
 
 
 def wilson(score: float, n: int) -> tuple[float, float]:

@@ -91,7 +91,8 @@ def _recolour(figure: plt.Figure) -> None:
             if getter and setter:
                 try:
                     # Collections answer with arrays: plt's own conversion says whether it is one of ours.
-                    shown = plt.matplotlib.colors.to_hex(np.squeeze(getter()))
+                    found = getter()
+                    shown = plt.matplotlib.colors.to_hex(found if isinstance(found, str) else np.squeeze(found))
                 except (TypeError, ValueError):
                     continue
                 if shown in ON_PAPER:

@@ -10,8 +10,8 @@ from . import published
 from .collect import missing_line, static_missing
 from .compare import Compared, Verdict, points
 from .records import STATIC, Study, Task
-from .sheet import Head, Table, Value, capital, figures, interval, percent, times
-from .statistics import LEVEL
+from .sheet import Head, Table, Value, capital, figures, percent, times, within
+from .statistics import LEVEL, resolution
 
 ENOUGH = 5
 RATIOS = (
@@ -54,8 +54,8 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
     if not dynamic:
         return Answer(task, "Too early to say", "quiet", "No dynamic model has a result yet.", None, top)
     better = [r for r in dynamic if r.verdict is Verdict.BETTER]
-    best = max(better or dynamic, key=lambda r: r.scores.mean)
     tested = [r for r in dynamic if r.p is not None]
+    best = max(better, key=lambda r: r.scores.mean) if better else max(tested or dynamic, key=_ahead)
     if better:
         more = "" if len(tested) < 2 else f" {len(better)} of {len(tested)} dynamic models beat their static twin."
         word, tone = "Yes", "good"
@@ -64,17 +64,22 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
             more += f" But the highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
         return Answer(task, word, tone, _sentence(best) + more, best, top)
     if not tested:
-        return Answer(task, "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}", best, top)
-    if all(r.verdict is Verdict.WORSE for r in tested):
+        return Answer(task, "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}".rstrip(), best, top)
+    if all(r.verdict is Verdict.WORSE for r in dynamic):
         return Answer(task, "No", "bad", f"{_sentence(best)} Every dynamic model is worse.", best, top)
     text = f"No dynamic model beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}. "
     text += _price(best)
     if best.pair and best.pair.p is not None and best.pair.p >= LEVEL:
-        half = (best.pair.summary.high - best.pair.summary.low) / 2
+        half = resolution(best.pair.summary, len(tested))
         # Runs that agree to the last sample say nothing about how small a gain they would show.
         if half >= 0.0005:
             text += f" These runs cannot tell a gain of less than about {half * 100:.1f} points from chance."
     return Answer(task, "Not shown", "quiet", text, best, top)
+
+
+def _ahead(row: Compared) -> float:
+    """By how much a model is ahead of its twin; those without one come last."""
+    return row.pair.summary.mean if row.pair and row.pair.summary.n else -math.inf
 
 
 def _sentence(row: Compared) -> str:
@@ -91,8 +96,8 @@ def _price(row: Compared) -> str:
 
 
 def _more_runs(row: Compared) -> str:
-    if row.exact is not None and row.exact.p < 0.05:
-        return "On this test set the two trained networks differ (McNemar), which says nothing about another seed."
+    if row.verdict in (Verdict.NO_TWIN, Verdict.NO_SPREAD):
+        return ""
     return "A test needs at least three runs of each model."
 
 
@@ -118,16 +123,15 @@ def overview(answers: Sequence[Answer]) -> Table:
         row, pair = a.best, a.best.pair
         gap = Value()
         if pair and pair.summary.n:
-            gap = Value(points(pair.summary.mean), interval(pair.summary.low, pair.summary.high, signed=True))
+            gap = Value(points(pair.summary.mean), raw=pair.summary.mean * 100)
+            gap = within(gap, pair.summary.low, pair.summary.high, signed=True)
         ratios = (row.ratio(what) for what in ("macs", "latency1", "seconds"))
         fields = [Value() if r is None else Value(f"{r:.2f}", raw=r) for r in ratios]
         score = percent(row.scores.mean, a.task.score_name)
         table.rows.append([name, word, Value(row.name, row.verdict.value, mark=row.model.label), score, gap, *fields])
     table.about = (
-        "The best dynamic model of each task: one that beats its static twin where there is one, else the one "
-    )
-    table.about += (
-        "with the highest mean. Below the points: their 95% confidence interval. × are multiples of the static "
+        "The best dynamic model of each task: one that beats its static twin where there is one, else the one furthest "
+        "ahead of it. Below the points: their 95% confidence interval. × are multiples of the static "
     )
     table.about += "twin's cost. The best of many is likely to be flattered a little."
     return table
@@ -145,11 +149,10 @@ def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
         if row.scores.mean <= reached:
             continue
         reached = row.scores.mean
-        low, high = row.binomial or (row.scores.low, row.scores.high)
         said = "" if row.model.operator == STATIC else row.verdict.value
         tone = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}.get(row.verdict, "quiet")
         name = Value(row.name, mark=row.model.label)
-        table.rows.append([figures(ms), name, percent(reached, interval(low, high)), Value(said, tone=tone, raw=said)])
+        table.rows.append([figures(ms), name, within(percent(reached), *row.bounds), Value(said, tone=tone, raw=said)])
     if len(table.rows) < 2:
         return None
     table.about = (

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from . import published
 from .compare import Compared, Verdict, cost_of, points
 from .records import STATIC, Task
-from .sheet import DASH, Head, Table, Value, breaks, capital, decimal, figures, interval, percent, prefixed, times
+from .sheet import DASH, Head, Table, Value, breaks, capital, decimal, figures, percent, prefixed, times, within
+from .statistics import summarise
 
 TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
 
 
 def kind(task: Task) -> str:
-    """Which of the paper's tables a task's results are."""
-    if task.score_name == "mIoU":
-        return "Table 4"
-    return "Table 4b" if task.folded else "Table 3"
+    """Which of the paper's tables a task's results are; empty where it has none of the kind."""
+    tables = {"mmseg": "Table 4", "timm": "Table 3", "tsai": "Table 4b" if task.folded else ""}
+    return tables.get(str(task.fact("host")), "")
 
 
 def results(task: Task, rows: Sequence[Compared]) -> Table:
@@ -29,7 +29,7 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
     params, mega = prefixed((cost_of(r.model.costs, "params") for r in rows), "M")
     table = Table(
         f"{task.name}-results",
-        f"{capital(name)} ({kind(task)} of the paper)",
+        capital(name) + (f" ({kind(task)} of the paper)" if kind(task) else ""),
         [
             Head("Model", number=False),
             Head(name, "%"),
@@ -38,10 +38,13 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
             Head("sd", "points"),
             Head("MAdds", macs),
             Head("parameters", params),
+            Head("test loss"),
             Head(f"the paper's {name}", "%"),
+            Head("ours less the paper's", "points"),
             Head("the paper's FLOPs", "G"),
         ],
     )
+    comparable = not published.not_comparable(task)
     for row in rows:
         paper = published.published(task, row.model)
         costs = row.model.costs
@@ -54,15 +57,20 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
                 decimal(row.scores.sd * 100, 1),
                 figures(cost_of(costs, "macs"), giga, times(row.ratio("macs"))),
                 figures(cost_of(costs, "params"), mega, times(row.ratio("params"))),
+                within(decimal(row.losses.mean), row.losses.low, row.losses.high, 1, digits=3),
                 percent(paper.score, f"± {paper.sd * 100:.1f}" if paper.sd else "", "quiet") if paper else Value(),
+                _less(row, paper, comparable),
                 Value(f"{paper.gflops:.1f}", raw=paper.gflops, tone="quiet") if paper and paper.gflops else Value(),
             ]
         )
     what = "fold" if task.folded else "seed"
     about = f"Mean over {what}s with its 95% confidence interval below it (Student's t"
     about += ", widened for the overlap of the training sets of folds" if task.folded else ""
-    about += "); after a single run of an accuracy, Wilson's interval of the test set. sd divides by n − 1. "
+    about += "); after a single run of an accuracy, and where all runs agree, Wilson's interval of the test set, which "
+    about += f"intervals over {what}s leave out. sd divides by n − 1. "
     about += f"“Against static” is the mean difference from the static twin over common {what}s, with its interval. "
+    if any(r.p is not None for r in rows):
+        about += "p is Holm's, corrected for the number of models; the intervals are not. "
     about += "MAdds count a multiply-add once, the making of the kernels included: what the paper calls FLOPs. "
     table.about = about + "Multiples (×) are against the static twin."
     table.breaks = breaks(r.model.network for r in rows)
@@ -87,7 +95,7 @@ def runs(task: Task) -> Table:
                 fields.append(percent(found[unit].score, "" if loss is None else f"{loss:.3f}"))
             else:
                 status = model.cells[unit].status if unit in model.cells else ""
-                fields.append(Value(DASH, status, "", "quiet"))
+                fields.append(Value(DASH, status, "", tone="quiet"))
         scores = np.array([m.score for m in found.values()])
         losses = np.array([m.loss for m in found.values() if m.loss is not None])
         mean = percent(float(scores.mean()), f"{losses.mean():.3f}" if len(losses) else "") if len(scores) else Value()
@@ -97,7 +105,18 @@ def runs(task: Task) -> Table:
             spread = percent(float(scores.std(ddof=1)), note)
         table.rows.append([Value(task.name_of(model), mark=model.label), *fields, mean, spread])
     table.breaks = breaks(m.network for m in task.ordered())
+    if published.source(task) and task.folded and len(units) == len(published.folds()["CNN"]["accuracy"]):
+        table.breaks.add(len(table.rows))
+        table.rows += [_theirs(name, own) for name, own in published.folds().items()]
     return table
+
+
+def _theirs(name: str, own: Mapping[str, Sequence[float]]) -> list[Value]:
+    """A row of the paper's Table 4a, whose folds are not ours."""
+    scores, losses = np.array(own["accuracy"]), np.array(own["loss"])
+    pairs = zip(scores, losses, strict=True)
+    ends = percent(scores.mean(), f"{losses.mean():.3f}"), percent(scores.std(ddof=1), f"{losses.std(ddof=1):.3f}")
+    return [Value(f"the paper's {name}"), *(percent(float(s), f"{loss:.3f}") for s, loss in pairs), *ends]
 
 
 def tests(task: Task, rows: Sequence[Compared]) -> Table:
@@ -136,8 +155,10 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
             ]
         )
     pairs = max((r.pair.summary.n for r in rows if r.pair), default=0)
+    tested = any(r.pair and r.pair.p is not None for r in rows)
     about = "The verdict rests on the first test after Holm's correction for the number of models, at 5%. "
-    if folded:
+    about = about if tested else ""
+    if folded and tested:
         about += (
             "It is the corrected resampled t-test of Nadeau and Bengio (2003): the training sets of folds overlap, "
         )
@@ -170,11 +191,12 @@ def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
         ]
         known = sorted(m for m in means if m == m)
         best = known[-1] if len(known) > 1 and known[0] < known[-1] else math.nan
-        table.rows.append([Value(name), *(percent(m, tone="best" if m == best else "") for m in means)])
-    table.rows.append([Value("mIoU"), *(percent(r.scores.mean) for r in shown)])
-    table.about = (
-        "Mean over runs; the highest of each class in bold. A class that neither occurs nor is predicted has none."
-    )
+        spans = (summarise([x for x in found.get(r.model.key, []) if x == x]) for r in shown)
+        fields = (percent(m, tone="best" if m == best else "") for m in means)
+        table.rows.append([Value(name), *(within(f, *s.clipped) for f, s in zip(fields, spans, strict=True))])
+    table.rows.append([Value("mIoU"), *(_score(r) for r in shown)])
+    table.about = "Mean over runs, with its 95% interval where there are several; the highest of each class in bold. "
+    table.about += "A class that neither occurs nor is predicted has none."
     return table
 
 
@@ -186,15 +208,21 @@ def model_name(task: Task, row: Compared) -> Value:
 
 
 def _score(row: Compared) -> Value:
-    low, high = row.binomial or (row.scores.low, row.scores.high)
-    return percent(row.scores.mean, interval(low, high))
+    return within(percent(row.scores.mean), *row.bounds)
+
+
+def _less(row: Compared, paper: published.Published | None, comparable: bool) -> Value:
+    if paper is None or not comparable or not row.scores.n:
+        return Value()
+    gap = row.scores.mean - paper.score
+    return Value(points(gap), raw=gap * 100, tone="quiet")
 
 
 def _gap(row: Compared) -> Value:
     if row.pair is None or not row.pair.summary.n:
         return Value()
     s = row.pair.summary
-    return Value(points(s.mean), interval(s.low, s.high, signed=True), s.mean)
+    return within(Value(points(s.mean), raw=s.mean * 100), s.low, s.high, signed=True)
 
 
 def _verdict(row: Compared, with_p: bool = True) -> Value:
@@ -202,7 +230,7 @@ def _verdict(row: Compared, with_p: bool = True) -> Value:
         return Value("" if row.model.results else row.verdict.value, tone="quiet", raw="")
     note = f"p = {_p(row.p).text}".replace("= <", "< ") if row.p is not None and with_p else ""
     text = {Verdict.BETTER: "beats static", Verdict.WORSE: "worse than static"}.get(row.verdict, row.verdict.value)
-    return Value(text, note, text, TONES.get(row.verdict, "quiet"))
+    return Value(text, note, text, tone=TONES.get(row.verdict, "quiet"))
 
 
 def _p(p: float | None, note: str = "") -> Value:

@@ -11,7 +11,15 @@ pytest.importorskip("scipy")
 from scipy import stats
 
 from dynconv_plugins.report import published
-from dynconv_plugins.report.statistics import holm, mcnemar, paired, summarise, wilson
+from dynconv_plugins.report.statistics import holm, mcnemar, paired, resolution, summarise, wilson
+
+
+def test_the_least_gain_that_would_show_grows_with_the_number_of_tests() -> None:
+    differences = summarise([0.01, -0.02, 0.03, 0.0, -0.01])
+    half = (differences.high - differences.low) / 2
+    assert resolution(differences, 1) == pytest.approx(half)
+    # t at 4 degrees of freedom: 2.776 at 5%, 7.7 at 5% / 33, by the tables
+    assert resolution(differences, 33) / half == pytest.approx(7.7 / 2.776, rel=0.02)
 
 
 def test_the_interval_is_scipys() -> None:

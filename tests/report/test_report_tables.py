@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 
 import numpy as np
 import pytest
@@ -82,7 +83,9 @@ def test_one_run_is_compared_by_mcnemar(fabricate) -> None:
     rows = compare(task)
     assert (rows[1].exact.only_ours, rows[1].exact.only_theirs) == (100, 0) and rows[1].exact.p < 1e-20
     assert rows[1].verdict is Verdict.FEW, "a test of two networks is none of what another seed would give"
-    assert "another seed" in answer(task, rows).text and "100 : 0" in tables.tests(task, rows).markdown()
+    assert "at least three runs" in answer(task, rows).text
+    tested = tables.tests(task, rows)
+    assert "100 : 0" in tested.markdown() and "another seed" in tested.about and "verdict rests" not in tested.about
     (made.root / "task/odconv/seed0/predictions.npz").write_bytes(b"PK")
     assert compare(collect([made.root]).tasks["task"])[1].exact is None
 
@@ -110,9 +113,12 @@ def test_csv_keeps_every_digit(fabricate) -> None:
     _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": shifted(0.0123456)})
     read = list(csv.DictReader(io.StringIO(tables.results(task, rows).csv())))
     assert [r["Model"] for r in read] == ["static", "ODConv"]
-    assert float(read[1]["accuracy (%)"]) == rows[1].scores.mean
-    assert float(read[1]["MAdds (G)"]) == rows[1].model.costs.macs
-    assert read[1]["against static (points): note"].count(" to ") == 1
+    scores = rows[1].scores
+    names = ("accuracy (%)", "accuracy (%): low", "accuracy (%): high")
+    assert [float(read[1][name]) / 100 for name in names] == pytest.approx([scores.mean, scores.low, scores.high])
+    assert float(read[1]["MAdds (G)"]) * 1e9 == pytest.approx(rows[1].model.costs.macs)
+    assert float(read[1]["against static (points)"]) == pytest.approx(1.23456)
+    assert float(read[1]["against static (points): low"]) == pytest.approx(100 * rows[1].pair.summary.low)
 
 
 def test_per_class_and_missing_classes(fabricate) -> None:
@@ -121,6 +127,9 @@ def test_per_class_and_missing_classes(fabricate) -> None:
     table = tables.classes(task, rows)
     assert [row[0].text for row in table.rows] == [*names, "mIoU"]
     assert table.rows[0][2].tone == "best" and "a\\|very" in table.markdown()
+    assert "**40.0**" in table.markdown() or "**52.0**" in table.markdown(), (
+        "the highest in bold, as the words below say"
+    )
     assert tables.results(task, rows).title == "mIoU (Table 4 of the paper)"
 
 
@@ -149,6 +158,10 @@ def test_folds_of_the_papers_networks(fabricate) -> None:
     study, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1",), folds=True, losses=losses)
     assert task.folded and rows[1].verdict is Verdict.BETTER and rows[1].p == pytest.approx(6.215e-3, rel=1e-3)
     table = tables.runs(task)
+    assert [row[0].text for row in table.rows[2:]] == ["the paper's CNN", "the paper's D-CNN"]
+    results = tables.results(task, rows)
+    less = [row[[h.text for h in results.heads].index("ours less the paper's")].text for row in results.rows]
+    assert less == ["+0.0", "+0.0"] and "says neither" in published.left_open(task)
     assert len(table.heads) == 13 and table.rows[0][1].text == "50.6" and table.rows[0][1].note == "1.461"
     assert [table.rows[0][11].text, table.rows[1][11].text] == ["57.1", "65.3"]
     assert published.published(task, rows[0].model).score == 0.571
@@ -164,7 +177,11 @@ def test_other_series_are_not_the_papers(fabricate) -> None:
     data = {"name": "Adiac", "train": 390, "test": 391, "classes": 37}
     _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
     assert "official split instead of 10 folds" in published.not_comparable(task)
-    assert "84.1" in references(task).markdown()
+    assert "84.1" in references(task).markdown() and published.source(task) == ""
+    assert tables.results(task, compare(task)).title == "Accuracy", "the paper has no table of the official split"
+    data = {"name": "Adiac, training series only", "train": 292, "test": 98, "classes": 37}
+    _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
+    assert published.entry_of(task) is None and references(task) is None, "recipes are compared with each other"
 
 
 def test_equal_scores_are_not_significant(fabricate) -> None:
@@ -180,6 +197,42 @@ def test_without_a_static_twin_or_costs(fabricate) -> None:
     assert "no static twin of resnet18" in " ".join(caveats(study, {"task": rows})["task"])
     assert answer(task, rows).word == "Too early to say" and budget(task, rows) is None
     assert [h.text for h in costs(task, rows).heads][:2] == ["Model", "memory of the training process"]
+
+
+def test_the_answer_is_about_the_one_that_is_furthest_ahead(fabricate) -> None:
+    """Not about the network that is best anyway."""
+    noise = (0.03, -0.03, 0.02, -0.02, 0.0)
+    scores = {"Net1-static": STATIC, "Net1-odconv": shifted(0.01, noise)}
+    scores |= {"Net2-static": [s + 0.1 for s in STATIC], "Net2-odconv": shifted(0.09, noise)}
+    _, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1", "Net2"))
+    said = answer(task, rows)
+    assert said.word == "Not shown" and said.best.name == "Net1 ODConv" and "+1.0 points" in said.text
+
+
+def test_one_untested_model_is_not_every_model(fabricate) -> None:
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": shifted(-0.05), "hard": [0.7]})
+    assert answer(task, rows).word == "Not shown"
+
+
+def test_times_are_the_processors_and_none_of_a_killed_run(fabricate) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5, 0.5, 0.5], "odconv": [0.6, 0.6, 0.6]})
+    for path in made.root.glob("task/*/*/cell.json"):
+        record = json.loads(path.read_text())
+        dynamic = record["operator"] == "odconv"
+        record |= {"seconds": 50.0 if dynamic else 100.0, "processor_seconds": 30.0 if dynamic else 20.0}
+        record |= {"attempts": 2, "processor_seconds": 1.0} if record["seed"] == 2 and dynamic else {"attempts": 1}
+        path.write_text(json.dumps(record))
+    _, row = compare(collect([made.root]).tasks["task"])
+    assert row.ratio("seconds") == pytest.approx(1.5), "50 s of wall clock say what ran beside it"
+    for path in made.root.glob("task/*/*/cell.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": {"cpu": "x", "gpu": "H200"}}))
+    _, row = compare(collect([made.root]).tasks["task"])
+    assert row.ratio("seconds") == pytest.approx(0.5)
+
+
+def test_what_is_changed_has_no_published_counts(fabricate) -> None:
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC}, arguments={"num_kernels": 8})
+    assert published.counts(rows[1].model) is None
 
 
 def test_looks_differ_without_colour() -> None:

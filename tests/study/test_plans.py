@@ -60,6 +60,7 @@ def test_a_part_of_a_plan() -> None:
 
 
 BAD = [
+    ({"options": {"seed": 5}}, "the seed is the cell's own"),
     ({"host": "keras"}, "unknown host 'keras'"),
     ({"models": ["odcnv"]}, "did you mean odconv"),
     ({"models": ["static", "static"]}, "two models are called static"),
@@ -93,3 +94,29 @@ def test_files_that_are_no_plans(tmp_path: Path) -> None:
     (tmp_path / "p.yaml").write_text(yaml.safe_dump({"name": "x"}))
     with pytest.raises(UserError, match="needs 'tasks:'"):
         plan.load(tmp_path / "p.yaml")
+
+
+def test_a_part_leaves_tasks_out_that_lack_it() -> None:
+    study = plan.narrowed(plan.load("study"), networks=["fpn"])
+    assert [t.name for t in study.tasks] == ["segmentation"]
+    kernels = plan.narrowed(plan.load("ablations"), models=["K4"])
+    assert [(t.name, [m.label for m in t.models]) for t in kernels.tasks] == [("kernels", ["static", "K4"])]
+    with pytest.raises(UserError, match="has all that was asked for"):
+        plan.narrowed(plan.load("study"), tasks=["images"], networks=["fpn"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": {"name": "Diatoms", "classes": "5"}}, "classes is a positive whole number"),
+        ({"data": {"name": "Adiac", "train": 10}}, "Adiac is as large as it is; remove train"),
+        ({"data": {"name": "Diatoms", "holdout": 2}}, "holdout is a part"),
+    ],
+)
+def test_data_that_make_no_sense(tmp_path: Path, change: dict, said: str) -> None:
+    from dynconv_plugins.study import hosts
+
+    raw = {"host": "tsai", "networks": "FCN", "models": "static", "recipe": "strong", **change}
+    task = plan.parse({"tasks": {"a": raw}}, "p").tasks[0]
+    with pytest.raises(UserError, match=said):
+        hosts.get("tsai").prepare(task, {}, tmp_path)

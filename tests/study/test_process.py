@@ -34,3 +34,16 @@ def test_nothing_of_a_group_is_left(tmp_path: Path) -> None:
     assert code == 0
     time.sleep(0.5)
     assert "1000.5" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+
+
+def test_memory_is_the_commands_own(tmp_path: Path) -> None:
+    """Not that of the study, which Linux counts to its children as well."""
+    import numpy as np
+
+    held = np.ones(200 * 2**17)  # 200 MiB that a child has nothing to do with
+    with process.claimed(tmp_path) as lock, open(tmp_path / "log", "ab") as log:
+        run = (dict(os.environ), log, lock, lambda: None, lambda: False)
+        _, small = process.run((sys.executable, "-S", "-c", "import time; time.sleep(1.5)"), *run)
+        words = (sys.executable, "-S", "-c", "import time; a = b'x' * 100 * 2**20; time.sleep(1.5)")
+        _, large = process.run(words, *run)
+    assert held.nbytes and 0 < small.memory_mb < 60 < 100 < large.memory_mb < 160

@@ -56,6 +56,7 @@ def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study)
     assert study(write_plan(tmp_path / "p.yaml", a=one, b=other), "--out", "out", "--no-costs").returncode == 0
     first = (tmp_path / "out/b/static/seed0/metrics.json").stat().st_mtime_ns
     changed = {**one, "options": {"epochs": 2, "batch_size": 8}}
+    other = {**other, "about": "a description is no input"}
     done = study(write_plan(tmp_path / "p.yaml", a=changed, b=other), "--out", "out", "--no-costs")
     assert done.returncode == 0 and "inputs changed (options)" in done.stdout
     assert (tmp_path / "out/b/static/seed0/metrics.json").stat().st_mtime_ns == first
@@ -63,11 +64,13 @@ def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study)
     assert cell(tmp_path / "out/old/a/static/seed0.1")[1]["epochs"] == 2  # nothing is lost
 
 
-def test_dry_run_trains_nothing(tmp_path: Path, study) -> None:
-    done = study(write_plan(tmp_path / "p.yaml", a=SERIES), "--out", "out", "--dry-run")
-    assert done.returncode == 0, done.stderr
+def test_dry_run_changes_nothing(tmp_path: Path, study) -> None:
+    wrong = {**SERIES, "models": [{"operator": "odconv", "num_kernels": -1}]}
+    done = study(write_plan(tmp_path / "p.yaml", a=SERIES, b=wrong), "--out", "out", "--dry-run")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "a/static/seed0" in done.stdout and "timed steps" in done.stdout and "about" in done.stdout
-    assert not (tmp_path / "out/a/static/seed0/run").exists()
+    assert "cannot run b/odconv/seed0: " in done.stdout and "num_kernels" in done.stdout
+    assert not (tmp_path / "out/a").exists() and not (tmp_path / "out/study.yaml").exists()
 
 
 @pytest.mark.slow  # what jobs do has tests of its own in tests/distributed

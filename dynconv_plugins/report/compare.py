@@ -192,7 +192,8 @@ def _verdict(model: Model, twin: Model | None, pair: Paired | None, p: float | N
 
 def points(fraction: float) -> str:
     """A difference of scores in points, signed: ``+1.3``, ``−0.2``."""
-    return f"{fraction * 100:+.1f}".replace("-", "−")
+    # Adding 0.0 takes the sign from what is rounded to nothing.
+    return f"{round(fraction * 100, 1) + 0.0:+.1f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

@@ -7,6 +7,7 @@ import ast
 import io
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,15 @@ def run(args: argparse.Namespace) -> int:
     if args.image is not None:
         if args.operator:
             raise UserError(f"--operator goes with --series; for images the name says it: {args.model}_{args.operator}")
-        subject = images.subject(args.model, args.image, args.checkpoint, arguments, args.input_size)
+        look, words = images.subject, (args.model, args.image, args.checkpoint, arguments, args.input_size)
         stem = args.image.stem
     else:
-        subject = series.subject(args.model, args.series, args.index, args.checkpoint, args.operator, arguments)
+        look, words = series.subject, (args.model, args.series, args.index, args.checkpoint, args.operator, arguments)
         stem = f"{Path(args.series).stem}-{args.index}"
+    with warnings.catch_warnings():
+        # What hosts' own imports warn of is nothing that a user of this command can act on.
+        warnings.simplefilter("ignore")
+        subject = look(*words)
     try:
         layers, y = explain(subject.model, subject.x)
     except (RuntimeError, ValueError) as e:  # an image too small for the network's strides, say

@@ -15,7 +15,6 @@ import torch
 
 from ..checkpoints.reading import read, unwrap
 from ..errors import UserError, require
-from ..study.hosts.series import differences
 from .subject import Subject, cell, fill, must_be_dynamic
 
 
@@ -50,6 +49,8 @@ def subject(
         if record["host"] != "tsai":
             raise UserError(f"{checkpoint} is of images: give --image instead of --series")
         must_be_dynamic(model, str(checkpoint))
+        from ..study.hosts.series import differences
+
         order = differences(record)
         title = f"{record['network']} with {record['operator']}, {what}"
         weights = f"weights: {checkpoint}"

@@ -85,18 +85,32 @@ def test_weights_of_our_trainer(out, tmp_path, data):
     assert record(out)["layers"] == one["layers"]
 
 
-def series_cell(folder):
+def series_cell(folder, recipe="study"):
     from dynconv_plugins.study.hosts import series
 
     shape = {"variables": 1, "length": 176}
     about = {"host": "tsai", "network": "FCN", "operator": "odconv4x", "where": None, "arguments": {}}
-    about |= {"recipe": "study", "options": {}, "data": {"classes": 3, "options": shape}}
+    about |= {"recipe": recipe, "options": {}, "data": {"classes": 3, "options": shape}}
     model = series.build(about)
     (folder / "run").mkdir(parents=True)
     torch.save(model.state_dict(), folder / "run" / "model.pth")
     (folder / "cell.json").write_text(json.dumps(about))
     (folder / "metrics.json").write_text(json.dumps({"score": 0.5, "per_class": {"oak": 1, "elm": 0, "yew": 0}}))
     return folder
+
+
+def test_a_network_that_reads_differences_as_well(out, tmp_path):
+    """That of the strong recipe: the series and its first differences are two variables."""
+    cell = series_cell(tmp_path / "cell", recipe="strong")
+    words = ["explain", "--series", "Diatoms", "--out", str(out), "--checkpoint"]
+    run([*words, str(cell)])
+    one = record(out)
+    assert one["input_size"] == [1, 2, 176]
+    own = {"arch": "ODConvFCN", "static": False, "classes": 3, "operator": "odconv4x", "operator_args": {}}
+    own |= {"recipe": {"differences": 1}}
+    (cell / "run" / "results.json").write_text(json.dumps({"config": own, "rows": []}))
+    run([*words, str(cell / "run" / "model.pth")])
+    assert record(out)["layers"] == one["layers"]
 
 
 def test_a_studys_cell(out, tmp_path):

@@ -86,8 +86,11 @@ def test_one_run_is_compared_by_mcnemar(fabricate) -> None:
     assert "at least three runs" in answer(task, rows).text
     tested = tables.tests(task, rows)
     assert "100 : 0" in tested.markdown() and "another seed" in tested.about and "verdict rests" not in tested.about
-    (made.root / "task/odconv/seed0/predictions.npz").write_bytes(b"PK")
-    assert compare(collect([made.root]).tasks["task"])[1].exact is None
+    path = made.root / "task/odconv/seed0/predictions.npz"
+    whole = path.read_bytes()
+    for damaged in (b"PK", whole[: len(whole) // 2], whole[:100] + bytes(200) + whole[300:]):
+        path.write_bytes(damaged)
+        assert compare(collect([made.root]).tasks["task"])[1].exact is None
 
 
 def test_answers_no_and_in_part(fabricate) -> None:

@@ -56,12 +56,14 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     X, y, (train, test) = datasets.ucr.load(root, name)
     folds = task.folds
     parts = (len(train), len(test)) if folds is None else (len(y) - len(y) // folds, len(y) // folds)
+    held = round({**recipe(task.recipe), **task.options}["holdout"] * parts[0])  # by the trainer
     shape = {"length": int(X.shape[2]), "variables": int(X.shape[1])}
     shape |= {"dataset": name} if tuning else {}
     split = [given["holdout"]] if tuning else []
     fingerprint = digest("series", name, X.shape, float(np.nan_to_num(X).sum()), sorted(y.tolist()), *split)
     told = f"{name}, training series only" if tuning else name
-    return Data(told, root, parts[0], 0, parts[1], len(np.unique(y)), "series", name != BUILT_IN, shape, fingerprint)
+    counts = (parts[0] - held, held, parts[1], len(np.unique(y)))
+    return Data(told, root, *counts, "series", name != BUILT_IN, shape, fingerprint)
 
 
 def _training_only(root: Path, name: str, holdout: float, out: Path) -> Path:
@@ -213,13 +215,15 @@ def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def samples(folder: Path, n: int) -> list[Sample]:
-    """The first test series of each of the first `n` classes, as the network takes them."""
-    from tsai_models.data import with_differences
+    """The first test series of each of the first `n` classes that have one, as the network takes them."""
+    from tsai_models.data import Series, splits, with_differences
 
     record = json.loads((folder / "cell.json").read_text())
     stored = record["data"]
-    X, y, (_, test) = datasets.ucr.load(Path(stored["path"]), stored["options"].get("dataset", stored["name"]))
-    names = sorted(set(y.tolist()), key=lambda name: (len(name), name))[:n]
-    chosen = [next(i for i in test if y[i] == name) for name in names if any(y[i] == name for i in test)]
+    X, y, official = datasets.ucr.load(Path(stored["path"]), stored["options"].get("dataset", stored["name"]))
+    folds = splits(Series(X, y, official), record["folds"], record["folds"] or 1)
+    test = folds[record["fold"] or 0][1]  # of a fold, those that this network was not trained on
+    names = sorted({str(y[i]) for i in test}, key=lambda name: (len(name), name))[:n]
+    chosen = [next(i for i in test if y[i] == name) for name in names]
     inputs = standardised(with_differences(X[chosen], differences(record)))
     return [Sample(torch.from_numpy(x[None]), x[0], f"class {y[i]}") for i, x in zip(chosen, inputs, strict=True)]

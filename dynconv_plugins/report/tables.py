@@ -57,7 +57,7 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
                 decimal(row.scores.sd * 100, 1),
                 figures(cost_of(costs, "macs"), giga, times(row.ratio("macs"))),
                 figures(cost_of(costs, "params"), mega, times(row.ratio("params"))),
-                within(decimal(row.losses.mean), row.losses.low, row.losses.high, 1, digits=3),
+                _loss(row),
                 percent(paper.score, f"± {paper.sd * 100:.1f}" if paper.sd else "", "quiet") if paper else Value(),
                 _less(row, paper, comparable),
                 Value(f"{paper.gflops:.1f}", raw=paper.gflops, tone="quiet") if paper and paper.gflops else Value(),
@@ -209,6 +209,11 @@ def model_name(task: Task, row: Compared) -> Value:
 
 def _score(row: Compared) -> Value:
     return within(percent(row.scores.mean), *row.bounds)
+
+
+def _loss(row: Compared) -> Value:
+    low = row.losses.low if math.isnan(row.losses.low) else max(0.0, row.losses.low)
+    return within(decimal(row.losses.mean), low, row.losses.high, 1, digits=3)
 
 
 def _less(row: Compared, paper: published.Published | None, comparable: bool) -> Value:

@@ -30,6 +30,7 @@ def demo(*args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=580)
 
 
+@pytest.mark.slow  # .ci/run runs the same demo
 def test_the_smallest_demo_ends_in_a_table_and_a_page(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     args = ("--size", "smallest", "--tasks", "series", "--threads", "1", "--out", str(out))

@@ -59,6 +59,7 @@ def test_networks(tmp_path):
     assert [p.name for p in sorted(tmp_path.iterdir())] == ["models.json", "models.png"]
 
 
+@pytest.mark.slow
 def test_sweep_survives_a_cell_that_does_not_fit(tmp_path):
     report, picture = tmp_path / "sweep.json", tmp_path / "sweep.png"
     points = ("--batches", 10**9, 1, "--kernels", 2, "--resolutions", 32)

@@ -87,6 +87,11 @@ class Costs:
     memory_mb: Mapping[str, float] = field(default_factory=dict)
     threads: int | None = None
 
+    @property
+    def restless(self) -> bool:
+        """Whether something else ran while the latency was measured."""
+        return any(high > 1.5 * low for low, _, high in self.latency_ms.values())
+
     def latency(self, batch: int) -> float | None:
         """The median latency in ms."""
         return self.latency_ms[batch][1] if batch in self.latency_ms else None

@@ -174,6 +174,9 @@ def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
     yield from task.notes
     if lacking := static_missing(task):
         yield f"There is no static twin of {', '.join(lacking)} to compare with."
+    restless = [r.name for r in rows if r.model.costs and r.model.costs.restless]
+    if restless:
+        yield f"The latency of {', '.join(restless)} varied by more than half while measured: the machine was busy."
     counts = [len(r.model.results) for r in rows if r.model.results]
     if counts and not task.folded and min(counts) < ENOUGH:
         runs = f"{min(counts)} to {max(counts)} runs" if min(counts) < max(counts) else f"{min(counts)} runs"

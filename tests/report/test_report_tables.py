@@ -233,6 +233,21 @@ def test_times_are_the_processors_and_none_of_a_killed_run(fabricate) -> None:
     assert row.ratio("seconds") == pytest.approx(0.5)
 
 
+def test_a_latency_that_was_disturbed_is_said(fabricate) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5], "odconv": [0.6]})
+
+    def said() -> str:
+        study = collect([made.root])
+        return " ".join(caveats(study, {"task": compare(study.tasks["task"])})["task"])
+
+    assert "varied" not in said()
+    path = made.root / "task" / "costs.json"
+    costs = json.loads(path.read_text())
+    costs["models"]["odconv"]["latency_ms"]["1"] = [90.0, 145.0, 348.0]
+    path.write_text(json.dumps(costs))
+    assert "The latency of ODConv varied by more than half" in said()
+
+
 def test_what_is_changed_has_no_published_counts(fabricate) -> None:
     _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC}, arguments={"num_kernels": 8})
     assert published.counts(rows[1].model) is None

@@ -38,6 +38,11 @@ def subject(
         UserError: If anything is unknown, missing, damaged or does not fit; one line.
     """
     require("tsai", "tsai")
+    from tsai_models.data import with_differences
+
+    from ..demo.series import standardised
+    from ..study.hosts.series import differences
+
     X, classes, label = _series(source)
     if not 0 <= index < len(X):
         raise UserError(f"--index {index}: there are {len(X)} series in {source}, 0 to {len(X) - 1}")
@@ -47,8 +52,6 @@ def subject(
         if record["host"] != "tsai":
             raise UserError(f"{checkpoint} is of images: give --image instead of --series")
         must_be_dynamic(model, str(checkpoint))
-        from ..study.hosts.series import differences
-
         order = differences(record)
         title = f"{record['network']} with {record['operator']}, {what}"
         weights = f"weights: {checkpoint}"
@@ -62,17 +65,8 @@ def subject(
         names, shown = _names(path), settings["operator"]
         title = f"{settings['arch']}{f' with {shown}' if shown else ''}, {what}"
         weights = f"weights: {path}" if path else "weights: random, as initialised"
-    x = _standardised(X[index : index + 1], order)
+    x = standardised(with_differences(X[index : index + 1], order))
     return Subject(model, torch.from_numpy(x), x[0], title, weights, names)
-
-
-def _standardised(X: np.ndarray, order: int) -> np.ndarray:
-    """Series as the trainer gives them to the network: with their differences, each variable standardised."""
-    from tsai_models.data import with_differences
-
-    X = with_differences(X, order)
-    X = (X - X.mean(-1, keepdims=True)) / np.maximum(X.std(-1, ddof=1, keepdims=True), 1e-8)  # as tsai does
-    return X.astype(np.float32)
 
 
 def _series(source: str) -> tuple[np.ndarray, int, str]:

@@ -38,11 +38,12 @@ def run(args: argparse.Namespace) -> int:
         *(() if args.no_pictures else ("pytorch_grad_cam",)),
     ):
         require(module, extra="study")
-    out = (args.out or args.runs[0] / "report").resolve()
+    shown = args.out or args.runs[0] / "report"
+    out = shown.resolve()
     if out.exists() and not out.is_dir():
-        raise UserError(f"--out {args.out} is a file; choose another name")
+        raise UserError(f"--out {shown} is a file; choose another name")
     if out.is_dir() and any(out.iterdir()) and not all((out / name).is_file() for name in MADE[:2]):
-        raise UserError(f"--out {args.out or out} holds other files; choose another folder")
+        raise UserError(f"--out {shown} holds other files; choose another folder")
     from rich.console import Console
 
     from .collect import collect
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     summary(answers, console)
-    console.print(f"{(args.out or args.runs[0] / 'report') / MADE[0]}", soft_wrap=True, highlight=False, markup=False)
+    console.print(f"{shown / MADE[0]}", soft_wrap=True, highlight=False, markup=False)
     if args.open:
         webbrowser.open((out / MADE[0]).resolve().as_uri())
     return 0

@@ -88,6 +88,11 @@ def recipe(name: str) -> dict[str, Any]:
     return asdict(RECIPES[name])
 
 
+def _values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with what the plan changes in it."""
+    return {**recipe(record["recipe"]), **record["options"]}
+
+
 def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
     words = [PYTHON, "-m", "tsai_models", "train", "--arch", DYNAMIC[cell.network]]
     words += ["--dataset", data.options.get("dataset", data.name)]
@@ -126,7 +131,7 @@ def _history(folder: Path) -> list[dict[str, str]]:
 
 def progress(folder: Path, record: Mapping[str, Any]) -> tuple[float, float, str]:
     rows = _history(folder)  # written when the run is complete
-    total = {**recipe(record["recipe"]), **record["options"]}["epochs"]
+    total = _values(record)["epochs"]
     if not rows:
         path = folder / RUN / "progress.csv"  # of the stage that is being trained
         rows = list(csv.DictReader(path.read_text().splitlines())) if path.is_file() else []
@@ -163,7 +168,7 @@ def load(folder: Path) -> nn.Module:
 
 def amount(record: Mapping[str, Any]) -> tuple[int, int]:
     """Batch size and number of training steps, those of a twin that is trained first included."""
-    values = {**recipe(record["recipe"]), **record["options"]}
+    values = _values(record)
     stages = 2 if record["network"].startswith("Net") else 1
     return values["batch_size"], stages * values["epochs"] * max(1, record["data"]["train"] // values["batch_size"])
 
@@ -175,7 +180,7 @@ def example(record: Mapping[str, Any], batch: int) -> torch.Tensor:
 
 def differences(record: Mapping[str, Any]) -> int:
     """How many orders of differences the recipe adds to the series as further variables."""
-    return {**recipe(record["recipe"]), **record["options"]}["differences"]
+    return _values(record)["differences"]
 
 
 def _variables(record: Mapping[str, Any]) -> int:
@@ -188,7 +193,7 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     row = json.loads((folder / RUN / "results.json").read_text())["rows"][0]
     made = curve(folder)
     # A recipe that chooses nothing on the way holds nothing out: the trainer then follows the test series.
-    made["held_out"] = {**recipe(record["recipe"]), **record["options"]}["holdout"] > 0
+    made["held_out"] = _values(record)["holdout"] > 0
     stored, per_class = folder / RUN / "predictions.npz", None
     if stored.is_file():
         truth, predicted, names = _predictions(stored)

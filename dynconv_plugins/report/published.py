@@ -36,7 +36,7 @@ def _bare(task: Task) -> str:
 
 def entry_of(task: Task) -> Mapping[str, Any] | None:
     """The paper's table for the task's data set and kind of score; None where it has none or recipes are tuned."""
-    if _bare(task).endswith("only"):
+    if task.data("tuning"):
         return None
     for entry in _all()["tasks"]:
         if entry["match"] in _bare(task) and entry["score_name"] == task.score_name:
@@ -104,7 +104,7 @@ def references(task: Task) -> list[Mapping[str, Any]]:
     """What others report for the task's data set."""
     name = "mIoU" if "voc" in _bare(task) else "accuracy"
     found = [r for r in _all()["references"] if r["match"] in _bare(task) and name == task.score_name]
-    return [] if _bare(task).endswith("only") else found
+    return [] if task.data("tuning") else found
 
 
 def counts(model: Model) -> Mapping[str, Any] | None:

@@ -39,6 +39,16 @@ def voc(diatoms_root, tmp_path) -> Path:
 
 
 @pytest.fixture
+def parts(voc) -> dict[str, object]:
+    """The built-in data with a validation part of its own: 5 images to train on, 3 to validate on, 4 to test on."""
+    lists = "ImageSets/Segmentation"
+    names = (voc / lists / "train.txt").read_text().split()
+    (voc / lists / "fit.txt").write_text("\n".join(names[:5]))
+    (voc / lists / "look.txt").write_text("\n".join(names[5:]))
+    return dict(data_root=voc, train_list=f"{lists}/fit.txt", valid_list=f"{lists}/look.txt", pixels=64)
+
+
+@pytest.fixture
 def python(diatoms_root):
     """Runs a Python module from outside the source tree, as an installed package is used."""
 

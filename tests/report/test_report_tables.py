@@ -182,7 +182,7 @@ def test_other_series_are_not_the_papers(fabricate) -> None:
     assert "official split instead of 10 folds" in published.not_comparable(task)
     assert "84.1" in references(task).markdown() and published.source(task) == ""
     assert tables.results(task, compare(task)).title == "Accuracy", "the paper has no table of the official split"
-    data = {"name": "Adiac, training series only", "train": 292, "test": 98, "classes": 37}
+    data = {"name": "Adiac, training series only", "train": 292, "test": 98, "classes": 37, "tuning": True}
     _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
     assert published.entry_of(task) is None and references(task) is None, "recipes are compared with each other"
 

@@ -30,6 +30,7 @@ class Data:
         real: False for the built-in diatoms.
         options: What else the host needs to know.
         fingerprint: Changes when the data do.
+        tuning: All of it are training samples, see `only_training`.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Data:
     real: bool
     options: Mapping[str, Any]
     fingerprint: str
+    tuning: bool = False
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"path": str(self.path)}

@@ -59,7 +59,9 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     name = f"Tiny ImageNet, {counts['classes']} classes" if real else f"diatoms, {counts['classes']} shapes"
     name += ", training images only" if tuning else ""
     parts = {k: counts[k] for k in ("train", "valid", "test", "classes")}
-    return Data(name, folder / "images", **parts, unit="images", real=real, options={}, fingerprint=fingerprint)
+    return Data(
+        name, folder / "images", **parts, unit="images", real=real, options={}, fingerprint=fingerprint, tuning=tuning
+    )
 
 
 def _split(source: Path, out: Path, holdout: float, tuning: bool) -> dict[str, int]:

@@ -61,7 +61,7 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     name += ", training images only" if tuning else ""
     fingerprint = digest("masks", given["name"], kept, held, test)
     counts = (len(kept), len(held), len(test), classes + 1)
-    return Data(name, folder / "masks", *counts, "images", real, {"pixels": options["pixels"]}, fingerprint)
+    return Data(name, folder / "masks", *counts, "images", real, {"pixels": options["pixels"]}, fingerprint, tuning)
 
 
 def recipe(name: str) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     fingerprint = digest("series", name, X.shape, float(np.nan_to_num(X).sum()), sorted(y.tolist()), *split)
     told = f"{name}, training series only" if tuning else name
     counts = (parts[0] - held, held, parts[1], len(np.unique(y)))
-    return Data(told, root, *counts, "series", name != BUILT_IN, shape, fingerprint)
+    return Data(told, root, *counts, "series", name != BUILT_IN, shape, fingerprint, tuning)
 
 
 def _training_only(root: Path, name: str, holdout: float, out: Path) -> Path:

@@ -16,8 +16,8 @@ class TemperatureCallback(Callback):
     """Sets the temperature of every dynamic operator of the learner's model, before each training batch.
 
     The position is counted in epochs since this callback first trained: a second ``fit`` of the same learner (as in
-    ``fine_tune``) goes on where the first ended, and ``fit(..., start_epoch=n)``, which resumes, starts at n. Neither
-    ``lr_find`` nor prediction counts.
+    ``fine_tune``) goes on where the first ended, and ``fit(..., start_epoch=n)``, which resumes, starts at n. None of
+    ``lr_find``, ``validate`` and prediction counts.
 
     Args:
         schedule: Gives the temperature at a position in epochs; ODConv's is 30 to 1 over the first 10 epochs.
@@ -35,13 +35,23 @@ class TemperatureCallback(Callback):
         skip = [cb._skip_to for cb in self.learn.cbs if type(cb).__name__ == "SkipToEpoch"]
         # A resumed fit counts the epochs before its start itself.
         self.base = 0 if skip else self.trained_epochs
+        # fastai announces learn.validate() as a fit too, but one that trains nothing.
+        self.counts = bool(skip)
+
+    def before_train(self) -> None:
+        self.counts = True
 
     def before_batch(self) -> None:
         if self.training:
             dc.set_temperature(self.learn.model, self.schedule(self.base + self.epoch + self.iter / self.n_iter))
 
     def after_epoch(self) -> None:
-        self.trained_epochs = self.base + self.epoch + 1
+        if self.counts:
+            self.trained_epochs = self.base + self.epoch + 1
+
+
+class _EpochMean(ValueMetric):
+    """What :class:`BudgetCallback` adds to the learner's metrics, and by which it finds them again."""
 
 
 class BudgetCallback(Callback):
@@ -51,17 +61,16 @@ class BudgetCallback(Callback):
     scales it as fastai's gradient scaler does the loss. It does nothing in a model without hard operators.
     """
 
-    order, run_valid = (
-        20,
-        False,
-    )  # after MixedPrecision, whose scaler is used, and before the recorder, which reads names
+    order = 20  # after MixedPrecision, whose scaler is used, and before the recorder, which reads names
+    run_valid = False
 
     def before_fit(self) -> None:
+        self._hide()  # what a fit has left that an exception ended: fastai announces no end of it
         self.budgets = [m for m in self.learn.model.modules() if isinstance(m, Budget)]
         self.sums = dict.fromkeys(dc.budget(self.learn.model), 0.0)
         self.batches = 0
-        self.shown = [ValueMetric(partial(self._mean, name), name) for name in self.sums]
-        self.learn.metrics = [*self.learn.metrics, *self.shown]
+        shown = [_EpochMean(partial(self._mean, name), name) for name in self.sums]
+        self.learn.metrics = [*self.learn.metrics, *shown]
 
     def before_train(self) -> None:
         self.sums, self.batches = dict.fromkeys(self.sums, 0.0), 0
@@ -84,10 +93,10 @@ class BudgetCallback(Callback):
     def after_fit(self) -> None:
         self._hide()
         # learn.export would store the operators' modules twice.
-        del self.budgets, self.shown
+        del self.budgets
 
     def _hide(self) -> None:
-        self.learn.metrics = [metric for metric in self.learn.metrics if metric not in self.shown]
+        self.learn.metrics = [metric for metric in self.learn.metrics if not isinstance(metric, _EpochMean)]
 
     def _mean(self, name: str) -> float:
         return self.sums[name] / self.batches

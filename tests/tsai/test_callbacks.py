@@ -67,6 +67,22 @@ def test_lr_find_and_prediction_do_not_count(learner):
     assert spy.seen == pytest.approx(FULL)
 
 
+def test_validation_does_not_count(learner):
+    learn, spy = learner
+    learn.validate()
+    for _ in range(3):
+        learn.fit(1)
+        learn.validate()
+    assert spy.seen == pytest.approx(FULL)
+
+
+def test_skipped_epochs_count(learner):
+    learn, spy = learner
+    learn.fit(1, start_epoch=1)
+    learn.fit(2)
+    assert spy.seen == pytest.approx(FULL[3:])
+
+
 def test_default_schedule_is_the_papers():
     assert TemperatureCallback().schedule == dc.LinearTemperature(30.0, 1.0, 10.0)
 
@@ -96,6 +112,26 @@ def test_budget_is_logged_beside_the_metrics(hard):
     assert [m.name for m in hard.metrics] == ["accuracy"] and len(hard.validate()) == 2
     hard.fit(1)
     assert len(hard.recorder.values) == 1 and len(hard.recorder.values[0]) == 5
+
+
+class Fails(Callback):
+    """Ends a fit in its second epoch."""
+
+    def after_batch(self):
+        if self.training and self.epoch:
+            raise RuntimeError("on purpose")
+
+
+def test_budget_after_a_fit_that_failed(hard):
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="on purpose"):
+            hard.fit(2, cbs=Fails())
+    assert len(hard.validate()) == 2 and [m.name for m in hard.metrics] == ["accuracy"]
+    with pytest.raises(RuntimeError, match="on purpose"):
+        hard.fit(2, cbs=Fails())
+    hard.fit(1)
+    assert hard.recorder.metric_names[3:] == ["accuracy", "mask_rate", "budget_loss", "time"]
+    assert [m.name for m in hard.metrics] == ["accuracy"]
 
 
 def test_budget_follows_the_gradient_scaler(hard):

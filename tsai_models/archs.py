@@ -17,7 +17,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UnknownName, UserError
 
 from .nets import Net1_CNN, Net1_DCNN, Net2_CNN, Net2_DCNN
-from .options import checked, split
+from .options import checked, refuse_head, split
 
 # Which convolutions of tsai's own networks become dynamic, whatever the operator's placement elsewhere: see `_ARGS`.
 PLACEMENTS = {
@@ -49,6 +49,7 @@ class _Dynamic:
         operator_args: dict | None = None,
         **kwargs,
     ) -> None:
+        refuse_head(type(self).__name__, kwargs)
         own, kwargs = split(operator, self.host, kwargs)
         own = checked(operator, {**own, **(operator_args or {})})
         super().__init__(c_in, c_out, **kwargs)
@@ -117,7 +118,8 @@ class DynamicArch:
 
     Raises:
         UnknownName: If there is no such architecture or operator, or the operator has no such argument.
-        UserError: When called, if there is no convolution to replace.
+        UserError: When called, if there is no convolution to replace, or for a y of two dimensions an architecture
+            that takes no ``custom_head``.
     """
 
     def __init__(
@@ -135,7 +137,12 @@ class DynamicArch:
         self.__name__ = self.arch.__name__
 
     def __call__(self, *args, **kwargs) -> nn.Module:
-        model = self.arch(*args, **kwargs)
+        try:
+            model = self.arch(*args, **kwargs)
+        except TypeError as e:
+            if "custom_head" in str(e):
+                refuse_head(self.__name__, kwargs)
+            raise
         for module in model.modules():
             # TCN's convolutions are weight-normalised; a dynamic kernel is one of several, and is taken as it is.
             with contextlib.suppress(ValueError):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import dynconv_plugins as dc
 from dynconv_plugins.convert import connect
 
-from .options import checked
+from .options import checked, refuse_head
 
 
 class Lift(nn.Module):
@@ -67,6 +67,7 @@ class Net1_CNN(nn.Module):
         layers: list[tuple[str, nn.Module]] = [("lift", Lift())]
         operator, channels = operator or type(self).operator, 3 * c_in
         options = {**kwargs, **(operator_args or {})}
+        refuse_head(type(self).__name__, options)
         if operator is not None:
             checked(operator, options)
         for i in range(1, self.depth + 1):

@@ -62,7 +62,7 @@ def last_map(network: nn.Module, x: Tensor) -> str:
     return (large or [name for name, _ in seen])[-1]
 
 
-def grad_cam(network: nn.Module, x: Tensor, layer: str) -> np.ndarray:
+def grad_cam(network: nn.Module, x: Tensor, layer: str) -> tuple[np.ndarray, int]:
     """What the prediction rests on: for the class predicted, in segmentation the largest but the background.
 
     Args:
@@ -71,7 +71,7 @@ def grad_cam(network: nn.Module, x: Tensor, layer: str) -> np.ndarray:
         layer: As `last_map` gives it.
 
     Returns:
-        ``[H, W]`` or ``[L]`` in 0..1.
+        ``[H, W]`` or ``[L]`` in 0..1, and the class.
     """
     from pytorch_grad_cam import GradCAM
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget, SemanticSegmentationTarget
@@ -89,12 +89,13 @@ def grad_cam(network: nn.Module, x: Tensor, layer: str) -> np.ndarray:
         chosen = int(areas.argmax())
         target = SemanticSegmentationTarget(chosen, (labels == chosen).float().numpy())
     else:
-        target = ClassifierOutputTarget(int(out[0].argmax()))
+        chosen = int(out[0].argmax())
+        target = ClassifierOutputTarget(chosen)
     reshape = (lambda t: t.unsqueeze(2) if t.ndim == 3 else t) if flat else None
     with torch.enable_grad(), GradCAM(plain, [network.get_submodule(layer)], reshape) as cam:
         made = cam(input_tensor=given, targets=[target])[0]
     network.zero_grad(set_to_none=True)
-    return made[0] if flat else made
+    return (made[0] if flat else made), chosen
 
 
 def resized(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -136,7 +136,7 @@ def _cell(key: str, folder: Path | None) -> Cell:
     status = record.get("status")
     cell = replace(cell, record=record, status=status, why=" ".join(str(record.get("error") or "").split()))
     if status == WAITING and not record.get("attempts"):
-        return replace(cell, status=MISSING)
+        return replace(cell, status=MISSING, why="it has not been started")
     if status in (RUNNING, WAITING):
         return replace(cell, why="it was still running, or was killed" if status == RUNNING else "it waits to go on")
     if status == FAILED:
@@ -185,6 +185,9 @@ def _same_conditions(task: Task) -> None:
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
         if len(seen) > 1:
             task.notes.append(f"Its cells differ in {what} ({'; '.join(seen)}): compare with care.")
+    dirty = sum(bool((r.get("git") or {}).get("dirty")) for r in done)
+    if dirty:
+        task.notes.append(f"{dirty} of its {len(done)} runs were made with changes that were not committed.")
     for model in task.models.values():
         kinds = {str((r.get("where"), r.get("arguments"))) for c in model.cells.values() if (r := c.record)}
         if len(kinds) > 1:

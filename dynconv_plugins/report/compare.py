@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+import numpy as np
 
 from .readings import predictions
 from .records import STATIC, Model, Task
@@ -49,13 +53,19 @@ class Compared:
     exact: McNemar | None
     verdict: Verdict
 
+    def mean_of(self, what: str) -> float | None:
+        """Mean over runs of another figure of `Metrics`; None where no run has it."""
+        known = [v for r in self.model.results.values() if (v := getattr(r, what)) is not None]
+        return sum(known) / len(known) if known else None
+
     @property
     def gap(self) -> str:
         """``+1.3 points (95% CI −0.2 to +2.8)``: the difference from the twin; empty where there is none."""
         if self.pair is None or not self.pair.summary.n:
             return ""
         s = self.pair.summary
-        interval = f" (95% CI {points(s.low)} to {points(s.high)})" if self.pair.p is not None else ""
+        known = self.pair.p is not None and not math.isnan(s.low)
+        interval = f" (95% CI {points(s.low)} to {points(s.high)})" if known else ""
         return f"{points(s.mean)} points{interval}"
 
     @property
@@ -87,6 +97,18 @@ class Compared:
             return f"{self.name} is {self.gap} from its static twin: {self.finding}."
         return f"{self.name} does not beat its static twin: {self.gap}, {self.finding}."
 
+    def spent(self, what: str) -> list[float]:
+        """``seconds`` or ``memory`` of the runs that `ratio` is about; of all where there is no twin's to divide by."""
+        values = getattr(self.model, what)
+        return [values[u] for u in self._common(what) or values]
+
+    def _common(self, what: str) -> list[str]:
+        """Units of which both the model's and the twin's are known, of one machine."""
+        if self.twin is None:
+            return []
+        ours, theirs = getattr(self.model, what), getattr(self.twin, what)
+        return [u for u in ours if u in theirs and _machine(self.model, u) == _machine(self.twin, u)]
+
     def ratio(self, what: str) -> float | None:
         """A cost as a multiple of the twin's; None where either is unknown or they were measured apart.
 
@@ -97,7 +119,7 @@ class Compared:
             return None
         if what in ("seconds", "memory"):
             ours, theirs = getattr(self.model, what), getattr(self.twin, what)
-            common = [u for u in ours if u in theirs and _machine(self.model, u) == _machine(self.twin, u)]
+            common = self._common(what)
             return sum(ours[u] for u in common) / sum(theirs[u] for u in common) if common else None
         a, b = self.model.costs, self.twin.costs
         if a is None or b is None or (a.measured != b.measured and what not in ("params", "macs")):
@@ -119,6 +141,17 @@ def cost_of(costs, what: str) -> float | None:
     if what.startswith("latency"):
         return costs.latency(int(what[7:]))
     return getattr(costs, what) if what in ("params", "macs") else costs.memory_mb.get(what)
+
+
+def constant_score(rows: Sequence[Compared]) -> float | None:
+    """What always naming the most frequent class of the test set would score, as the first model's runs tell it."""
+    for row in rows:
+        if (told := row.mean_of("constant")) is not None:
+            return told
+        truths = [p[0] for r in row.model.results.values() if (p := predictions(r.predictions)) and len(p[0])]
+        if truths:
+            return float(np.mean([np.unique(t, return_counts=True)[1].max() / len(t) for t in truths]))
+    return None
 
 
 def overlap(task: Task) -> float:

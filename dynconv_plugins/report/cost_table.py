@@ -26,9 +26,9 @@ def costs(task: Task, rows: Sequence[Compared]) -> Table:
     table = Table(f"{task.name}-costs", "What it costs", heads)
     for row in rows:
         fields = [figures(cost_of(row.model.costs, w), scale, times(row.ratio(w))) for _, _, w, scale in columns]
-        for values, scale, what in ((row.model.memory, 1, "memory"), (row.model.seconds, 60, "seconds")):
-            mean = float(np.mean(list(values.values()))) if values else None
-            fields.append(figures(mean, scale, times(row.ratio(what))))
+        for what, scale in (("memory", 1), ("seconds", 60)):
+            values = row.spent(what)
+            fields.append(figures(float(np.mean(values)) if values else None, scale, times(row.ratio(what))))
         known = published.counts(row.model)
         fields += [decimal(known["params"], 2), decimal(known["gmadds"], 3)] if known else [Value(), Value()]
         table.rows.append([Value(row.name, mark=row.model.label), *fields])
@@ -61,12 +61,14 @@ def _about(rows: Sequence[Compared]) -> str:
     about = f"Input {' or '.join('×'.join(map(str, s[1:])) for s in sorted(inputs))}. " if inputs else ""
     if any(r.model.costs and r.model.costs.latency_ms for r in rows):
         cores = f"{' or '.join(map(str, sorted(threads)))} CPU thread{'' if threads == {1} else 's'}"
-        about += f"Latency: the median of repeated forward passes{f' on {cores}' if threads else ''}. "
+        about += f"Latency: the median of repeated forward passes{f' on {cores}' if threads else ''}, in torch's "
+        about += "default memory layout; channels_last is often faster. "
         about += "Memory of inference and of a training step: the most that tensors take at once, without the model. "
     else:
         about += "Parameters, MAdds and latency were not measured. "
-    about += "Memory of the training process: all of it. Training: processor time of the whole command, which does "
-    about += "not depend on what ran beside it; wall clock on a GPU. "
+    about += "Memory of the training process: all of it. " if any(r.model.memory for r in rows) else ""
+    about += "Training: processor time of the whole command, its start included (wall clock on a GPU). It depends less "
+    about += "than the clock on what runs beside it, but by tens of percent it does. "
     about += "Multiples (×) are against the static twin. "
     if any(published.counts(r.model) for r in rows):
         about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."

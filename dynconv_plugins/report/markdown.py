@@ -76,7 +76,7 @@ def _pictures(pictures: Sequence[Picture]) -> list[str]:
 def _grid(grid: Grid) -> list[str]:
     lines = [f"### {grid.title}", "", "| | " + " | ".join(grid.heads) + " |", "|" + " --- |" * (len(grid.heads) + 1)]
     for name, row in grid.rows:
-        cells = (f"![{p.alt}](img/{p.name}.png)" if p else "–" for p in row)
+        cells = (f"![{p.alt}](img/{p.name}.png) {p.note}".rstrip() if p else "–" for p in row)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     lines += ["", grid.caption, ""]
     if grid.legend:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,22 +145,33 @@ def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio,
         start = f"{task.name}-cam{k + 1}"
         row: list[Picture | None] = [_seen(studio, f"{start}-input", sample, None, f"{sample.label}: input")]
         for key, model in loaded.items():
-            heat = None
+            found = None
             if key in layers:
                 try:
-                    heat = grad_cam(model, sample.x, layers[key])
+                    found = grad_cam(model, sample.x, layers[key])
                 except Exception as e:
                     notes.append(f"{names[key]}, {sample.label}: no attention map ({_told(e)}).")
                     layers.pop(key)
             alt = f"{sample.label}: attention map of {names[key]}"
-            row.append(None if heat is None else _seen(studio, f"{start}-{key}", sample, heat, alt))
+            if found is None:
+                row.append(None)
+                continue
+            seen = _seen(studio, f"{start}-{key}", sample, found[0], alt)
+            row.append(replace(seen, note=_named(sample, found[1])))
         grid.rows.append((sample.label, row))
     where = ", ".join(dict.fromkeys(layers.values()))
     grid.caption = (
-        f"Grad-CAM of the class that each model predicts, at {where}: bright where the prediction comes from. "
-        f"The models are those of {_first(task, loaded)}."
+        f"Grad-CAM at {where}: bright where the prediction comes from that is written below, "
+        + ("the largest class but the background. " if any(s.predict for s in samples) else "right or wrong. ")
+        + f"The models are those of {_first(task, loaded)}."
     )
     return grid
+
+
+def _named(sample: Any, chosen: int) -> str:
+    """The class that a map is of, and whether it is wrong where there is one right class."""
+    name = sample.names[chosen] if chosen < len(sample.names) else f"class {chosen}"
+    return name if sample.predict or not sample.names or name == sample.label else f"{name}: wrong"
 
 
 def _seen(studio: Studio, name: str, sample: Any, heat: np.ndarray | None, alt: str) -> Picture:

@@ -12,6 +12,8 @@ from .compare import p_value, points
 from .records import STATIC, Model, Task
 from .statistics import Paired, paired
 
+EPOCHS = 30
+
 
 @dataclass(frozen=True)
 class Published:
@@ -95,6 +97,12 @@ def not_comparable(task: Task) -> str:
     others = [n for n in task.networks if n not in entry.get("networks", task.networks)]
     if others:
         reasons.append(f"its networks were {' and '.join(entry['networks'])}, not {', '.join(others)}")
+    # Table 1 is the study's recipe; ours of that name end in it.
+    recipe, epochs = str(task.fact("recipe")), (task.fact("options") or {}).get("epochs")
+    if recipe and not recipe.endswith("study"):
+        reasons.append(f"the recipe {recipe} instead of the paper's")
+    if isinstance(epochs, int) and epochs < EPOCHS:
+        reasons.append(f"{epochs} of its {EPOCHS} epochs")
     if entry.get("remark"):
         reasons.append(entry["remark"])
     return f"Not comparable with the paper's numbers: {'; '.join(reasons)}." if reasons else ""

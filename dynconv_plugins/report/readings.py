@@ -22,17 +22,23 @@ def metrics(read: Mapping[str, Any], folder: Path) -> Metrics:
     score = finite(read.get("score"))
     if not 0 <= score <= 1:
         raise ValueError(f"metrics.json is damaged (its score is {read.get('score')!r})")
-    loss = finite(read.get("loss"))
     per_class = read.get("per_class") if isinstance(read.get("per_class"), Mapping) else {}
     named = read.get("predictions")
     stored = folder / named if isinstance(named, str) else None
     return Metrics(
         score=score,
-        loss=None if math.isnan(loss) else loss,
+        loss=_known(read, "loss"),
         per_class={str(k): finite(v) for k, v in per_class.items()},
         curve=_curve(read.get("curve")),
         predictions=stored if stored is not None and stored.is_file() else None,
+        pixel_accuracy=_known(read, "pixel_accuracy"),
+        constant=_known(read, "constant_score"),
     )
+
+
+def _known(read: Mapping[str, Any], name: str) -> float | None:
+    value = finite(read.get(name))
+    return None if math.isnan(value) else value
 
 
 def _curve(read: Any) -> Curve | None:
@@ -47,8 +53,7 @@ def _curve(read: Any) -> Curve | None:
     keep = np.isfinite(steps)
     if not keep.any():
         return None
-    held_out = read.get("held_out") is not False
-    return Curve(str(read.get("unit", "step")), steps[keep], *(c[keep] for c in columns), held_out)
+    return Curve(str(read.get("unit", "step")), steps[keep], *(c[keep] for c in columns))
 
 
 def costs(path: Path, measured: int) -> dict[str, Costs]:

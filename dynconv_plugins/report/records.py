@@ -30,28 +30,29 @@ DONE, FAILED, RUNNING, WAITING, MISSING, DAMAGED = "done", "failed", "running", 
 
 @dataclass(frozen=True)
 class Curve:
-    """A learning curve. Arrays are as long as `steps`; ``nan`` where the host wrote nothing at that step.
-
-    `held_out`: what is called validation is a part of the training data, else the test set, which then chose nothing.
-    """
+    """A learning curve. Arrays are as long as `steps`; ``nan`` where the host wrote nothing at that step."""
 
     unit: str
     steps: np.ndarray
     train_loss: np.ndarray
     valid_loss: np.ndarray
     valid_score: np.ndarray
-    held_out: bool = True
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What one run reached on the test set. `score` and the values of `per_class` are fractions of one."""
+    """What one run reached on the test set, in fractions of one.
+
+    `pixel_accuracy` is segmentation's; `constant` is the score of always naming the most frequent class.
+    """
 
     score: float
     loss: float | None = None
     per_class: Mapping[str, float] = field(default_factory=dict)
     curve: Curve | None = None
     predictions: Path | None = None
+    pixel_accuracy: float | None = None
+    constant: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,8 +125,8 @@ class Model:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Seconds of training by unit, of finished cells: of the processors, which do not depend on what ran beside it;
-        wall clock where a GPU did the work."""
+        """Seconds of training by unit, of finished cells: of the processors, which depend less than the clock on what
+        ran beside it; wall clock where a GPU did the work."""
         processors, clock = self._measured("processor_seconds"), self._measured("seconds")
         gpu = {u for u in self.results if (self.cells[u].record.get("machine") or {}).get("gpu")}
         return {u: s if u in gpu else processors.get(u, s) for u, s in clock.items()}
@@ -172,9 +173,9 @@ class Task:
 
     @property
     def held_out(self) -> bool:
-        """Whether the curves that are called validation are of training data that were held out."""
-        curves = (r.curve for m in self.models.values() for r in m.results.values())
-        return all(c.held_out for c in curves if c is not None)
+        """Whether the curves that are called validation are of training data that were held out; otherwise they are of
+        the test set, which then chose nothing."""
+        return self.data("valid", 1) != 0
 
     @property
     def folded(self) -> bool:

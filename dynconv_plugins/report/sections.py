@@ -12,6 +12,7 @@ from .cost_table import costs, references
 from .looks import Look
 from .pictures import Gallery, gallery
 from .records import Task, finite
+from .run_table import runs
 from .sheet import Table
 from .studio import Picture, Studio
 from .summary import Answer, answer, budget
@@ -79,7 +80,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         costs=costs(task, rows),
         against_cost=figures.against_cost(task, rows, looks, studio),
         classes=tables.classes(task, rows),
-        runs=tables.runs(task),
+        runs=runs(task),
         folds=figures.folds(task, looks, studio),
         tests=tables.tests(task, rows),
         curves=figures.curves(task, looks, studio),

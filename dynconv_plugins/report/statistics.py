@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -34,7 +34,7 @@ class Paired:
     """Differences of pairs: their summary, and two-sided p values; None where no test can be made.
 
     Attributes:
-        summary: Of the differences, with the interval that belongs to `p`.
+        summary: Of the differences, with the interval that belongs to `p`; none where they do not spread.
         p: The test that decides: paired t, corrected where the pairs are folds.
         plain: The paired t-test without correction.
         wilcoxon: The signed-rank test.
@@ -102,10 +102,13 @@ def paired(ours: Sequence[float], theirs: Sequence[float], overlap: float = 0.0)
         # No spread at all: t would be 0/0 or infinite. Equal everywhere is no difference; equally far apart in every
         # run means that the units did not vary what they should.
         same = abs(summary.mean) < 1e-12
+        summary = replace(summary, low=math.nan, high=math.nan)
         return Paired(summary, *(1.0, 1.0, 1.0) if same else (), why="" if same else "no spread between runs to test")
     t = summary.mean / (summary.sd * math.sqrt(1 / n + overlap))
     p = float(2 * stats.t.sf(abs(t), n - 1))
-    return Paired(summary, p, float(stats.ttest_1samp(d, 0).pvalue), float(stats.wilcoxon(d).pvalue))
+    # Scores are counts over counts: differences that differ by rounding alone are ties of the ranks.
+    ranked = stats.wilcoxon(np.round(d, 10)).pvalue
+    return Paired(summary, p, float(stats.ttest_1samp(d, 0).pvalue), float(ranked))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

@@ -44,6 +44,7 @@ class Picture:
         svg: Inline SVG; empty for pixels.
         src: A data URL; empty for SVG.
         width: Natural width in CSS pixels.
+        note: A line below it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Picture:
     svg: str = ""
     src: str = ""
     width: int = 0
+    note: str = ""
 
 
 class Studio(Album):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from . import published
 from .collect import missing_line, static_missing
-from .compare import Compared, Verdict, points
+from .compare import Compared, Verdict, constant_score, points
 from .records import STATIC, Study, Task
 from .sheet import Head, Table, Value, capital, figures, percent, times, within
 from .statistics import LEVEL, resolution
 
 ENOUGH = 5
+HARDLY = 1.5
 RATIOS = (
     ("params", "the parameters"),
     ("macs", "the MAdds"),
@@ -69,11 +70,13 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
         return Answer(task, "No", "bad", f"{_sentence(best)} Every dynamic model is worse.", best, top)
     text = f"No dynamic model beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}. "
     text += _price(best)
+    if top is not best and len(task.networks) > 1:
+        text += f" The highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
     if best.pair and best.pair.p is not None and best.pair.p >= LEVEL:
         half = resolution(best.pair.summary, len(tested))
         # Runs that agree to the last sample say nothing about how small a gain they would show.
         if half >= 0.0005:
-            text += f" These runs cannot tell a gain of less than about {half * 100:.1f} points from chance."
+            text += f" In these runs a mean gain below about {half * 100:.1f} points would not have been significant."
     return Answer(task, "Not shown", "quiet", text, best, top)
 
 
@@ -131,7 +134,8 @@ def overview(answers: Sequence[Answer]) -> Table:
         table.rows.append([name, word, Value(row.name, row.verdict.value, mark=row.model.label), score, gap, *fields])
     table.about = (
         "The best dynamic model of each task: one that beats its static twin where there is one, else the one furthest "
-        "ahead of it. Below the points: their 95% confidence interval. × are multiples of the static "
+        "ahead of it, which need not have the highest score. Beside the points: their 95% confidence interval. × are "
+        "multiples of the static "
     )
     table.about += "twin's cost. The best of many is likely to be flattered a little."
     return table
@@ -170,6 +174,7 @@ def caveats(study: Study, compared: Mapping[str, Sequence[Compared]]) -> dict[st
 
 
 def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
+    yield _floor(rows)
     yield missing_line(task)
     yield from task.notes
     if lacking := static_missing(task):
@@ -186,8 +191,26 @@ def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
         yield f"{capital(str(task.data('name')))}: the built-in data set, made up to try things out."
     else:
         yield published.not_comparable(task)
+    yield _noise(task, rows)
+
+
+def _floor(rows: Sequence[Compared]) -> str:
+    """That the networks have learned next to nothing, where they have."""
+    best = max((r.scores.mean for r in rows if r.scores.n), default=math.nan)
+    constant = constant_score(rows)
+    if constant is None or not best < HARDLY * constant:
+        return ""
+    least = f"always naming the most frequent class scores {constant:.1%}, the best network {best:.1%}"
+    return f"The networks have hardly learned the task ({least}): its differences say nothing about operators."
+
+
+def _noise(task: Task, rows: Sequence[Compared]) -> str:
+    """What the size of the test set alone does to an accuracy like these."""
     n = task.data("test")
-    if task.score_name == "accuracy" and isinstance(n, int) and 0 < n < 1000:
-        noise = 100 * math.sqrt(0.8 * 0.2 / n)
-        where = f"{n} test samples{' in each fold' if task.folded else ''}"
-        yield f"{where}: an accuracy near 80% has a standard error of {noise:.1f} points from the test set alone."
+    means = [r.scores.mean for r in rows if r.scores.n]
+    if task.score_name != "accuracy" or not isinstance(n, int) or n <= 0 or not means:
+        return ""
+    middle = sorted(means)[len(means) // 2]
+    error = 100 * math.sqrt(middle * (1 - middle) / n)
+    where = f"{n:,} test samples{' in each fold' if task.folded else ''}"
+    return f"{where}: an accuracy of {middle:.0%} has a standard error of {error:.1f} points from the test set alone."

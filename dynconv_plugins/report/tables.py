@@ -1,16 +1,16 @@
-"""The tables of one task: results (the paper's Tables 3, 4 and 4b), runs (4a), classes, tests and costs."""
+"""The tables of one task: results (the paper's Tables 3, 4 and 4b), classes, tests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from . import published
-from .compare import Compared, Verdict, cost_of, points
+from .compare import Compared, Verdict, constant_score, cost_of, points
 from .records import STATIC, Task
-from .sheet import DASH, Head, Table, Value, breaks, capital, decimal, figures, percent, prefixed, times, within
+from .sheet import Head, Table, Value, breaks, capital, decimal, figures, percent, prefixed, times, within
 from .statistics import summarise
 
 TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
@@ -36,6 +36,7 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
             Head("against static", "points"),
             Head("verdict", number=False),
             Head("sd", "points"),
+            Head("pixel accuracy", "%"),
             Head("MAdds", macs),
             Head("parameters", params),
             Head("test loss"),
@@ -55,6 +56,7 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
                 _gap(row),
                 _verdict(row),
                 decimal(row.scores.sd * 100, 1),
+                percent(row.mean_of("pixel_accuracy")),
                 figures(cost_of(costs, "macs"), giga, times(row.ratio("macs"))),
                 figures(cost_of(costs, "params"), mega, times(row.ratio("params"))),
                 _loss(row),
@@ -64,59 +66,21 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
             ]
         )
     what = "fold" if task.folded else "seed"
-    about = f"Mean over {what}s with its 95% confidence interval below it (Student's t"
+    about = f"Mean over {what}s with its 95% confidence interval (Student's t"
     about += ", widened for the overlap of the training sets of folds" if task.folded else ""
     about += "); after a single run of an accuracy, and where all runs agree, Wilson's interval of the test set, which "
     about += f"intervals over {what}s leave out. sd divides by n − 1. "
     about += f"“Against static” is the mean difference from the static twin over common {what}s, with its interval. "
     if any(r.p is not None for r in rows):
         about += "p is Holm's, corrected for the number of models; the intervals are not. "
-    about += "MAdds count a multiply-add once, the making of the kernels included: what the paper calls FLOPs. "
+    about += "MAdds count a multiply-add once, the making of the kernels included. "
+    if any(p and p.gflops for r in rows if (p := published.published(task, r.model))):
+        about += "The paper does not say how it counts its FLOPs. "
+    if (constant := constant_score(rows)) is not None:
+        about += f"Always naming the most frequent class would score {constant:.1%}. "
     table.about = about + "Multiples (×) are against the static twin."
     table.breaks = breaks(r.model.network for r in rows)
     return table.without_empty()
-
-
-def runs(task: Task) -> Table:
-    """Table 4a: score and test loss of every fold or seed."""
-    units = task.units
-    table = Table(
-        f"{task.name}-runs",
-        "Every fold (Table 4a and Figure 9 of the paper)" if task.folded else "Every run",
-        [Head("Model", number=False), *(Head(_unit(u)) for u in units), Head("mean"), Head("sd")],
-        about=f"{capital(task.score_name)} in %, with the test loss below it.",
-    )
-    for model in task.ordered():
-        found = model.results
-        fields = []
-        for unit in units:
-            if unit in found:
-                loss = found[unit].loss
-                fields.append(percent(found[unit].score, "" if loss is None else f"{loss:.3f}"))
-            else:
-                status = model.cells[unit].status if unit in model.cells else ""
-                fields.append(Value(DASH, status, "", tone="quiet"))
-        scores = np.array([m.score for m in found.values()])
-        losses = np.array([m.loss for m in found.values() if m.loss is not None])
-        mean = percent(float(scores.mean()), f"{losses.mean():.3f}" if len(losses) else "") if len(scores) else Value()
-        spread = Value()
-        if len(scores) > 1:
-            note = f"{losses.std(ddof=1):.3f}" if len(losses) > 1 else ""
-            spread = percent(float(scores.std(ddof=1)), note)
-        table.rows.append([Value(task.name_of(model), mark=model.label), *fields, mean, spread])
-    table.breaks = breaks(m.network for m in task.ordered())
-    if published.source(task) and task.folded and len(units) == len(published.folds()["CNN"]["accuracy"]):
-        table.breaks.add(len(table.rows))
-        table.rows += [_theirs(name, own) for name, own in published.folds().items()]
-    return table
-
-
-def _theirs(name: str, own: Mapping[str, Sequence[float]]) -> list[Value]:
-    """A row of the paper's Table 4a, whose folds are not ours."""
-    scores, losses = np.array(own["accuracy"]), np.array(own["loss"])
-    pairs = zip(scores, losses, strict=True)
-    ends = percent(scores.mean(), f"{losses.mean():.3f}"), percent(scores.std(ddof=1), f"{losses.std(ddof=1):.3f}")
-    return [Value(f"the paper's {name}"), *(percent(float(s), f"{loss:.3f}") for s, loss in pairs), *ends]
 
 
 def tests(task: Task, rows: Sequence[Compared]) -> Table:
@@ -196,7 +160,10 @@ def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
         table.rows.append([Value(name), *(within(f, *s.clipped) for f, s in zip(fields, spans, strict=True))])
     table.rows.append([Value("mIoU"), *(_score(r) for r in shown)])
     table.about = "Mean over runs, with its 95% interval where there are several; the highest of each class in bold. "
-    table.about += "A class that neither occurs nor is predicted has none."
+    counts = {sum(v == v for v in m.per_class.values()) for r in shown for m in r.model.results.values()}
+    counted = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    table.about += f"mIoU is the mean over {counted} of the {len(values)} classes: one that neither occurs in the test "
+    table.about += "images nor is predicted has no IoU."
     return table
 
 
@@ -242,8 +209,3 @@ def _p(p: float | None, note: str = "") -> Value:
     if p is None:
         return Value()
     return Value("<0.001" if p < 0.001 else f"{p:.3f}", note, p)
-
-
-def _unit(unit: str) -> str:
-    letters = unit.rstrip("0123456789")
-    return f"{letters} {unit[len(letters) :]}"

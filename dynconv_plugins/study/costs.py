@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import statistics
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ from ..errors import run_cli
 from . import cells, hosts, memory
 
 BATCHES = (1, 64)
-ROUNDS = 7
+ROUNDS, FEW_ROUNDS = 7, 3
+SLOW = 5.0  # seconds for one turn of all models
 
 
 def measured(folders: list[Path], seconds: float) -> dict[str, dict]:
@@ -61,9 +63,11 @@ def _forward(model: nn.Module, x: torch.Tensor) -> Callable[[], object]:
 def _in_turns(runs: dict[str, Callable[[], object]], seconds: float) -> dict[str, list[float]]:
     """Quartiles in milliseconds; each round times every function, so that a disturbance hits all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
+    began = time.perf_counter()
     for run in runs.values():
         run()
-    for _ in range(ROUNDS):
+    # Each turn runs a function at least twice: where one takes seconds, few turns must do.
+    for _ in range(ROUNDS if time.perf_counter() - began < SLOW else FEW_ROUNDS):
         for name, run in runs.items():
             timer = Timer("run()", globals={"run": run}, num_threads=torch.get_num_threads())
             times[name].append(timer.blocked_autorange(min_run_time=seconds / ROUNDS).median * 1e3)

@@ -44,7 +44,8 @@ def test_grad_cam_is_the_formula(dims: int, shape: tuple[int, ...]) -> None:
     out[0, out[0].argmax()].backward()
     space = tuple(range(2, 2 + dims))
     raw = (maps.grad.mean(space, keepdim=True) * maps).sum(1)[0].relu().detach().numpy()
-    ours = grad_cam(model, x, layer)
+    ours, chosen = grad_cam(model, x, layer)
+    assert chosen == int(out[0].argmax())
     assert ours.shape == shape[2:] and ours.min() >= 0 and ours.max() <= 1
     # Enlarged as the package does it; series are images of height one to it.
     large = cv2.resize(raw if dims == 2 else raw[None], (shape[-1], shape[-2] if dims == 2 else 1))
@@ -62,7 +63,8 @@ def test_grad_cam_finds_what_decides() -> None:
         model[0].weight[0, 0, 1, 1] = model[2].weight[0, 0, 1, 1] = model[6].weight[1, 0] = 1.0
     x = torch.zeros(1, 2, 16, 16)
     x[0, 0, 10:14, 2:6] = 1.0
-    heat = grad_cam(model, x, last_map(model, x))
+    heat, chosen = grad_cam(model, x, last_map(model, x))
+    assert chosen == 1
     y, along = np.unravel_index(heat.argmax(), heat.shape)
     assert 9 <= y <= 14 and 1 <= along <= 6
     assert heat[:6].max() < 0.05
@@ -71,9 +73,9 @@ def test_grad_cam_finds_what_decides() -> None:
 def test_frozen_layers_and_segmentation() -> None:
     model = network(1).requires_grad_(False)
     model[-1].requires_grad_(True)
-    assert grad_cam(model, torch.randn(1, 2, 32), "3").max() > 0, "as in Net1_DCNN, whose convolutions are frozen"
+    assert grad_cam(model, torch.randn(1, 2, 32), "3")[0].max() > 0, "as in Net1_DCNN, whose convolutions are frozen"
     masks = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
-    assert grad_cam(masks, torch.randn(1, 3, 10, 14), "1").shape == (10, 14)
+    assert grad_cam(masks, torch.randn(1, 3, 10, 14), "1")[0].shape == (10, 14)
 
 
 def test_small_maps_are_passed_over_and_a_network_without_any_is_refused() -> None:
@@ -141,6 +143,7 @@ def test_pictures_of_a_hosts_networks(series: Path, tmp_path: Path) -> None:
     (grid,) = found.grids
     assert grid.heads == ["input", "static", "local soft", "ODConv"] and len(grid.rows) == 2
     assert all(p is not None and p.svg for _, row in grid.rows for p in row)
+    assert all(p.note for _, row in grid.rows for p in row[1:]), "which class it is a map of"
     assert [name for name, _ in found.attentions] == ["local soft", "ODConv"]
 
 

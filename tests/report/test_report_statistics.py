@@ -79,6 +79,15 @@ def test_a_paired_test_without_overlap_is_scipys() -> None:
     assert (found.p < 0.05) == (found.summary.low > 0), "test and interval agree"
 
 
+def test_ranks_tie_where_differences_differ_by_rounding() -> None:
+    """Folds of 78 series: one series more or less is one difference, whatever the scores it is between."""
+    counts = [(1, 40), (-1, 47), (-1, 51), (-1, 38), (-1, 55), (-1, 44), (2, 50), (-3, 41), (0, 50), (-2, 46)]
+    ours, theirs = [(n + d) / 78 for d, n in counts], [n / 78 for _, n in counts]
+    exact = stats.wilcoxon([d for d, _ in counts]).pvalue
+    assert paired(ours, theirs).wilcoxon == pytest.approx(exact)
+    assert stats.wilcoxon(np.subtract(ours, theirs)).pvalue != pytest.approx(exact), "which rounding would break"
+
+
 def test_what_cannot_be_tested_says_why() -> None:
     assert paired([0.7, 0.8], [0.5, 0.6]).why == "too few runs to test"
     assert paired([0.7], [0.5]).p is None and paired([], []).p is None

@@ -20,6 +20,7 @@ from dynconv_plugins.report.compare import Verdict, compare
 from dynconv_plugins.report.cost_table import costs, references
 from dynconv_plugins.report.looks import looks
 from dynconv_plugins.report.records import Cell
+from dynconv_plugins.report.run_table import runs
 from dynconv_plugins.report.summary import answer, budget, caveats
 
 STATIC = [0.60, 0.61, 0.62, 0.60, 0.61]
@@ -160,7 +161,7 @@ def test_folds_of_the_papers_networks(fabricate) -> None:
     losses = {"static": own["CNN"]["loss"], "odconv": own["D-CNN"]["loss"]}
     study, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1",), folds=True, losses=losses)
     assert task.folded and rows[1].verdict is Verdict.BETTER and rows[1].p == pytest.approx(6.215e-3, rel=1e-3)
-    table = tables.runs(task)
+    table = runs(task)
     assert [row[0].text for row in table.rows[2:]] == ["the paper's CNN", "the paper's D-CNN"]
     results = tables.results(task, rows)
     less = [row[[h.text for h in results.heads].index("ours less the paper's")].text for row in results.rows]
@@ -185,11 +186,16 @@ def test_other_series_are_not_the_papers(fabricate) -> None:
     data = {"name": "Adiac, training series only", "train": 292, "test": 98, "classes": 37, "tuning": True}
     _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
     assert published.entry_of(task) is None and references(task) is None, "recipes are compared with each other"
+    _, task, _ = study_of(fabricate, {"static": STATIC}, recipe="tiny_imagenet_64", options={"epochs": 10})
+    assert "recipe tiny_imagenet_64 instead of the paper's; 10 of its 30 epochs" in published.not_comparable(task)
 
 
 def test_equal_scores_are_not_significant(fabricate) -> None:
     _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC})
     assert rows[1].verdict is Verdict.OPEN and rows[1].p == 1.0
+    assert rows[1].gap == "+0.0 points" and "+0.0 to" not in tables.results(task, rows).markdown(), (
+        "no width is no news"
+    )
     _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": [s + 0.01 for s in STATIC]})
     assert rows[1].verdict is Verdict.NO_SPREAD and "no spread" in tables.results(task, rows).markdown()
 
@@ -210,6 +216,7 @@ def test_the_answer_is_about_the_one_that_is_furthest_ahead(fabricate) -> None:
     _, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1", "Net2"))
     said = answer(task, rows)
     assert said.word == "Not shown" and said.best.name == "Net1 ODConv" and "+1.0 points" in said.text
+    assert "highest mean of all is Net2 static's: 70.8%" in said.text
 
 
 def test_one_untested_model_is_not_every_model(fabricate) -> None:
@@ -231,6 +238,47 @@ def test_times_are_the_processors_and_none_of_a_killed_run(fabricate) -> None:
         path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": {"cpu": "x", "gpu": "H200"}}))
     _, row = compare(collect([made.root]).tasks["task"])
     assert row.ratio("seconds") == pytest.approx(0.5)
+
+
+def test_a_mean_time_and_its_ratio_are_of_the_same_runs(fabricate) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5, 0.5], "odconv": [0.6, 0.6]})
+    for path in made.root.glob("task/*/*/cell.json"):
+        record = json.loads(path.read_text())
+        killed = record["operator"] == "static" and record["seed"] == 0
+        spent = 60.0 * (1 + record["seed"]) * (2 if record["operator"] == "odconv" else 1)
+        path.write_text(json.dumps(record | {"seconds": spent, "attempts": 2 if killed else 1}))
+    task = collect([made.root]).tasks["task"]
+    table = costs(task, compare(task))
+    place = [h.text for h in table.heads].index("training")
+    assert [(row[place].text, row[place].note) for row in table.rows] == [("2.00", ""), ("4.00", "2.00×")]
+
+
+def test_networks_that_have_learned_next_to_nothing_are_called_that(fabricate) -> None:
+    made = fabricate().task("task", "mmseg", {"static": [0.045], "odconv": [0.049]}, per_class=("background", "cat"))
+
+    def said(constant: float) -> str:
+        for path in made.root.glob("task/*/*/metrics.json"):
+            metrics = json.loads(path.read_text()) | {"constant_score": constant, "pixel_accuracy": 0.66}
+            path.write_text(json.dumps(metrics))
+        study = collect([made.root])
+        rows = compare(study.tasks["task"])
+        shown = tables.results(study.tasks["task"], rows)
+        assert "pixel accuracy (%)" in shown.markdown() and f"would score {constant:.1%}" in shown.about
+        return " ".join(caveats(study, {"task": rows})["task"])
+
+    assert "hardly learned the task" in said(0.037) and "3.7%" in said(0.037)
+    assert "hardly" not in said(0.01)
+
+
+def test_a_class_that_is_nowhere_has_a_row_and_no_part_in_the_mean(fabricate) -> None:
+    made = fabricate().task("task", "mmseg", {"static": [0.3]}, per_class=("background", "cat", "boat"))
+    (path,) = made.root.glob("task/*/*/metrics.json")
+    metrics = json.loads(path.read_text())
+    path.write_text(json.dumps(metrics | {"per_class": metrics["per_class"] | {"boat": None}}))
+    task = collect([made.root]).tasks["task"]
+    table = tables.classes(task, compare(task))
+    assert [row[0].text for row in table.rows] == ["background", "cat", "boat", "mIoU"]
+    assert table.rows[2][1].text == "–" and "mean over 2 of the 3 classes" in table.about
 
 
 def test_a_latency_that_was_disturbed_is_said(fabricate) -> None:

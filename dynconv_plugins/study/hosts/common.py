@@ -60,7 +60,7 @@ class Sample:
         truth: Labels ``[H, W]`` for segmentation, else None.
         predict: Model -> labels ``[H, W]``, for segmentation.
         paint: Labels -> colours ``[H, W, 3]`` uint8, for segmentation.
-        names: Class names by label, for segmentation.
+        names: Class names by label; empty where they are not known.
     """
 
     x: torch.Tensor

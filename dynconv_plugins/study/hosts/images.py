@@ -234,7 +234,8 @@ def samples(folder: Path, n: int) -> list[Sample]:
             image = Image.open(path).convert("RGB")
             x = loader.dataset.transform(image)[None]
             size = (x.shape[3], x.shape[2])
-            made.append(Sample(x, np.asarray(image.resize(size, Image.Resampling.BICUBIC)), words.get(name, name)))
+            shown = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+            made.append(Sample(x, shown, words.get(name, name), names=tuple(words.get(n, n) for n in names)))
     return made
 
 

@@ -29,6 +29,7 @@ DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0
 NAMES, HEADS = ("voc2012", "diatoms"), ("fpn", "deeplabv3plus")
 OPTIONS = {"pixels": 128, "epochs": None, "batch_size": None, "backbone_checkpoint": None}
 CONFIG = "config.py"
+WHOLE = 2913  # images of the official lists, train and val
 
 
 def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
@@ -57,7 +58,8 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     kept, held, test = divided(train, test, float(given["holdout"]), tuning)
     for name, part in (("train", kept), ("valid", held), ("test", test)):
         (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in part))
-    name = f"VOC 2012 subset, {options['pixels']} px" if real else f"diatoms, {options['pixels']} px"
+    whole = "VOC 2012" if len(train) + len(test) >= WHOLE else "VOC 2012 subset"
+    name = f"{whole}, {options['pixels']} px" if real else f"diatoms, {options['pixels']} px"
     name += ", training images only" if tuning else ""
     fingerprint = digest("masks", given["name"], kept, held, test)
     counts = (len(kept), len(held), len(test), classes + 1)
@@ -223,11 +225,13 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
             areas += torch.stack(IoUMetric.intersect_and_union(*pair, len(names), 255)).double()
     intersection, union, _, truth = areas
     # A class that is neither shown nor predicted has no IoU: mmseg leaves it out of the mean as well.
-    iou = {n: float(intersection[i] / union[i]) for i, n in enumerate(names) if union[i] > 0}
+    iou = {n: float(intersection[i] / union[i]) if union[i] > 0 else None for i, n in enumerate(names)}
     made = curve(folder)
     return {
-        "score": float(np.mean(list(iou.values()))),
+        "score": float(np.mean([v for v in iou.values() if v is not None])),
         "pixel_accuracy": float(intersection.sum() / truth.sum()),
+        # All pixels called the most frequent class: its share of them, divided by the number of classes.
+        "constant_score": float(truth.max() / truth.sum() / (truth > 0).sum()),
         "loss": None,
         "per_class": iou,
         "epochs": made["steps"][-1] if made["steps"] else 0,

@@ -192,8 +192,6 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     """What the trainer has measured on the test series, once, with the kept weights."""
     row = json.loads((folder / RUN / "results.json").read_text())["rows"][0]
     made = curve(folder)
-    # A recipe that chooses nothing on the way holds nothing out: the trainer then follows the test series.
-    made["held_out"] = _values(record)["holdout"] > 0
     stored, per_class = folder / RUN / "predictions.npz", None
     if stored.is_file():
         truth, predicted, names = _predictions(stored)
@@ -231,4 +229,7 @@ def samples(folder: Path, n: int) -> list[Sample]:
     names = sorted({str(y[i]) for i in test}, key=lambda name: (len(name), name))[:n]
     chosen = [next(i for i in test if y[i] == name) for name in names]
     inputs = standardised(with_differences(X[chosen], differences(record)))
-    return [Sample(torch.from_numpy(x[None]), x[0], f"class {y[i]}") for i, x in zip(chosen, inputs, strict=True)]
+    stored = folder / RUN / "predictions.npz"
+    known = tuple(f"class {name}" for name in _predictions(stored)[2]) if stored.is_file() else ()
+    pairs = zip(chosen, inputs, strict=True)
+    return [Sample(torch.from_numpy(x[None]), x[0], f"class {y[i]}", names=known) for i, x in pairs]

@@ -109,6 +109,9 @@ class _Together(Callback):
         # The same weights and the same order so far, but no longer the same dropout.
         torch.manual_seed(torch.initial_seed() + rank_distrib())
         self.learn.model = DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+        # By default the first process's statistics replace all others' before each step. An attribute, because the
+        # argument is deprecated and, unlike this, would leave the buffers apart from the start.
+        self.learn.model.broadcast_buffers = False
 
     def before_validate(self) -> None:
         for buffer in self.learn.model.buffers():

@@ -103,12 +103,13 @@ class Recipe:
             # fastai's trackers print what the history says as well; standard output is for the table.
             with contextlib.redirect_stdout(io.StringIO()):
                 fit(epochs, self.lr, wd=self.weight_decay, cbs=self.callbacks())
+            # Each process has read the file. Of one that has failed the others would wait for ever.
+            distrib_barrier()
         except FileNotFoundError as e:
             if self.best and Path(e.filename or "") == best:
                 raise UserError("the validation loss was never a number; lower --lr") from None
             raise
         finally:
-            distrib_barrier()  # each process has read the file
             if self.best and not rank_distrib():
                 best.unlink(missing_ok=True)
 

@@ -1,6 +1,29 @@
 """Dynamic convolutions in tsai: architectures, the static-twin procedure, callbacks, and a trainer.
 
 Built on the classes of tsai, https://github.com/timeseriesAI/tsai (Apache-2.0).
+
+A network that ``python -m tsai_models train`` has left, on series ``X [N, variables, steps]`` as they are::
+
+    import json
+    from pathlib import Path
+
+    import numpy as np
+    import torch
+
+    from dynconv_plugins.demo.series import standardised
+    from tsai_models import ODConvFCN
+    from tsai_models.archs import build
+    from tsai_models.data import with_differences
+
+    folder = Path("runs/tsai/ODConvFCN-Diatoms-official")
+    config = json.loads((folder / "results.json").read_text())["config"]
+    # The architecture as it was trained: operator="odconv4x", or DynamicArch("FCN", "odconv") in its place.
+    model = build(ODConvFCN, config["variables"], config["classes"], X.shape[-1])
+    model.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
+    inputs = standardised(with_differences(X, config["recipe"]["differences"]))
+    with torch.no_grad():
+        logits = model.eval()(torch.from_numpy(inputs))
+    labels = np.load(folder / "predictions.npz")["classes"][logits.argmax(1).numpy()]
 """
 
 import importlib

@@ -70,6 +70,9 @@ def _read_tsai(folder: Path) -> Series:
     if X.ndim != 3 or len(X) != len(y) or not np.isfinite(X).all():
         raise UserError(f"{folder} has missing values or series of different lengths: fill, pad or cut them first")
     train = len(X) - len(X_test)
+    unknown = np.setdiff1d(y[train:], y[:train])
+    if len(unknown):
+        raise UserError(f"{folder}: label '{unknown[0]}' of y_valid.npy does not occur in y_train.npy")
     return Series(X, y, (list(range(train)), list(range(train, len(X)))))
 
 

@@ -56,7 +56,8 @@ def _building(arch) -> Iterator[None]:
 def loaders(series: Series, split: tuple[list[int], ...], batch_size: int, device: torch.device, augment: float = 0.0):
     """tsai's data loaders of the training series, the held-out part if the split has three, and the test series.
 
-    Each series is standardised by itself; the training series then change at random as `augment` says.
+    Each variable of each series is standardised by itself; the training series then change at random as `augment`
+    says. The classes are those of the whole data set, sorted.
     """
     # tsai drops an incomplete last batch, which must not be the only one.
     bs = min(batch_size, len(split[0]))
@@ -66,8 +67,10 @@ def loaders(series: Series, split: tuple[list[int], ...], batch_size: int, devic
         series.X,
         series.y,
         splits=split,
-        tfms=[None, TSClassification()],
-        batch_tfms=[TSStandardize(by_sample=True), *transforms(augment)],
+        # By itself it knows the classes of the training series alone, and takes any other for the first of them: a
+        # fold's test series may be all there are of a class.
+        tfms=[None, TSClassification(vocab=np.unique(series.y))],
+        batch_tfms=[TSStandardize(by_sample=True, by_var=True), *transforms(augment)],
         bs=[bs, *(len(part) if len(part) <= 1024 else 2 * bs for part in split[1:])],
         device=device,
     )

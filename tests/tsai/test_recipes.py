@@ -189,10 +189,18 @@ def test_augmentation_changes_training_series_alone(tmp_path, archive):
 
 
 def test_strong_keeps_the_last_average(train, tmp_path):
-    args = ("--recipe", "strong", "--epochs", "2", "--mixup", "0.2", "--augment", "0.5", "--out", "run")
-    assert train(*args, arch="FCN")[0] == 0
+    args = ("--recipe", "strong", "--epochs", "2", "--mixup", "0.2", "--augment", "0.5")
+    assert train(*args, "--out", "run", arch="FCN")[0] == 0
+    assert train(*args, "--ema", "0", "--out", "plain", arch="FCN")[0] == 0
     results, history, _ = read(tmp_path / "run")
-    assert results["config"]["recipe"]["ema"] > 0 and len(history) == 2
+    plain, plain_history, _ = read(tmp_path / "plain")
+    # An average is all that the two differ in: they train alike, and then keep other weights.
+    assert len(history) == 2
+    for row, other in zip(history, plain_history, strict=True):
+        assert row["train_loss"] == other["train_loss"] and row["valid_loss"] != other["valid_loss"]
+    ours, theirs = (torch.load(tmp_path / d / "model.pth", weights_only=True) for d in ("run", "plain"))
+    assert not any(torch.equal(v, theirs[k]) for k, v in ours.items() if k.endswith("weight"))
+    assert results["rows"][0]["loss"] != plain["rows"][0]["loss"]
     # A smoothed loss is the history's; the table has the cross-entropy, which is comparable between recipes.
     assert float(history[-1]["valid_loss"]) != pytest.approx(results["rows"][0]["loss"], abs=1e-3)
     assert results["rows"][0]["kept_epoch"] == 2

@@ -53,7 +53,10 @@ def _assignment(text: str) -> tuple[str, object]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = _Parser(prog="python -m tsai_models", description="Dynamic convolutions on time series, with tsai.")
+    p = _Parser(
+        prog="python -m tsai_models",
+        description="Classifies time series of equal length by networks with dynamic convolutions, trained with tsai.",
+    )
     commands = p.add_subparsers(dest="command", required=True, parser_class=_Parser)
     commands.add_parser("list", help="the architectures of this package")
     t = commands.add_parser("train", help="train over folds or seeds and print the table")

@@ -242,6 +242,11 @@ def test_list(cli):
     assert code == 0 and all(name in out for name in ARCHS)
 
 
+def test_help_says_what_it_is_for(cli):
+    code, out, _ = cli("--help")
+    assert code == 0 and "Classifies time series of equal length" in " ".join(out.split())
+
+
 def test_summary_is_the_studys():
     """Its table 4: ten folds of the static CNN, 0.571 +- 0.059."""
     folds = [0.506, 0.564, 0.526, 0.462, 0.654, 0.590, 0.590, 0.551, 0.615, 0.654]

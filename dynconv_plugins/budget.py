@@ -74,8 +74,10 @@ class Budget(nn.Module):
         # Activation checkpointing repeats a forward, which has been counted.
         step = self.step - 1 if backward_pass() >= 0 else self.step
         part = (step / self.ramp).clamp(0.0, 1.0) if self.ramp else 1.0
-        rate = self._shared(mask.float().mean())
-        loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * zeta.float().abs().sum() / samples
+        # A batch without samples has no mean; the other processes wait for its number all the same.
+        rate = self._shared(mask.float().mean() if mask.numel() else mask.float().sum())
+        norm = zeta.float().abs().sum() / max(samples, 1)
+        loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * norm
         # New tensors, not changed ones: a compiled backward may read the old step once more.
         self.step = step + 1
         self.mask_rate, self.budget_loss = rate.detach(), loss.detach()

@@ -27,12 +27,12 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     groups, c_in, c_out = problem.groups, problem.c_in // problem.groups, problem.c_out // problem.groups
     if problem.traced or pointwise(problem):
         cols = x if pointwise(problem) else unfolded(x, problem)
-        cols = cols.reshape(problem.batch, groups, c_in * problem.taps, -1)
-        y = kernels.reshape(problem.batch, groups, c_out, -1) @ cols
+        cols = cols.reshape(problem.batch, groups, problem.fan_in, problem.positions)
+        y = kernels.reshape(problem.batch, groups, c_out, problem.fan_in) @ cols
         return y.reshape(problem.batch, problem.c_out, *problem.out_size)
     rows = columns(x, problem)
     if groups == 1:
-        kernels = kernels.transpose(2, 3).reshape(problem.batch, c_out, -1)
+        kernels = kernels.transpose(2, 3).flatten(2)
         return from_rows(rows.flatten(2) @ kernels.transpose(1, 2), problem)
     rows = rows.unflatten(3, (groups, c_in)).permute(0, 3, 1, 2, 4).flatten(3)
     kernels = kernels.reshape(problem.batch, groups, c_out, c_in, problem.taps).permute(0, 1, 4, 3, 2).flatten(2, 3)

@@ -12,7 +12,9 @@ from .plain import conv, mixed_kernels, not_aggregated, scale_channels
 
 
 def supports(problem: Problem) -> str | None:
-    """Everything but per-position mixing and maxima, which have no per-sample kernel."""
+    """Everything but per-position mixing and maxima, which have no per-sample kernel, and an empty batch."""
+    if not problem.samples:
+        return "a batch without samples makes a convolution without groups"
     return not_aggregated(problem)
 
 

@@ -44,7 +44,7 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     if attention.spatial is None:
         x = scale_channels(x, attention.input)
         y = conv(x, _group_major(weight, problem).reshape(-1, *weight.shape[2:]), problem)
-        y = y.reshape(problem.batch, problem.groups, weight.shape[0], -1, *problem.out_size)
+        y = y.unflatten(1, (problem.groups, len(weight), -1))
         return scale_channels(_mix(y, attention.kernel, problem, 2), attention.output)
     if problem.traced:
         return _traced(x, weight, attention, problem)
@@ -52,7 +52,7 @@ def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     scale = scale.expand(-1, -1, problem.c_in) if attention.input is None else scale * attention.input[:, None]
     filters = _group_major(weight, problem).flatten(1, 2).flatten(3).transpose(2, 3).contiguous()
     y = tap_convolution(x.movedim(1, -1).contiguous(), scale, filters, problem)
-    y = y.reshape(problem.batch, problem.positions, problem.groups, len(weight), -1)
+    y = y.flatten(1, -2).unflatten(-1, (problem.groups, len(weight), -1))
     return from_rows(_mix_rows(y, attention, problem), problem)
 
 

@@ -65,8 +65,8 @@ def folded_kernels(weight: Tensor, attention, problem: Problem) -> Tensor:
         c = attention.input.reshape(problem.batch, problem.groups, 1, problem.c_in // problem.groups)
         c = c.expand(-1, -1, problem.c_out // problem.groups, -1)
         if attention.output is not None:
-            c = c * attention.output.reshape(problem.batch, problem.groups, -1, 1)
-        return kernels * c.reshape(problem.batch, problem.c_out, -1, 1)
+            c = c * attention.output.reshape(problem.batch, problem.groups, problem.c_out // problem.groups, 1)
+        return kernels * c.reshape(problem.batch, problem.c_out, problem.c_in // problem.groups, 1)
     if attention.output is not None:
         return kernels * attention.output.reshape(problem.batch, problem.c_out, 1, 1)
     return kernels

@@ -52,7 +52,7 @@ def _reach(problem: Problem) -> Iterator[tuple[int, Slices, Slices]]:
 
 def _per_sample(values: Tensor, problem: Problem) -> Tensor:
     """``[B, C]`` made to broadcast over positions."""
-    return values.reshape(problem.batch, *(1,) * problem.dims, -1)
+    return values.reshape(problem.batch, *(1,) * problem.dims, values.shape[1])
 
 
 def _times(rows: Tensor, weight: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class _TapConvolution(torch.autograd.Function):
         y = x.new_zeros(problem.batch, *problem.out_size, weight.shape[0] * weight.shape[1])
         for t, read, written in _reach(problem):
             rows = x[read] * _per_sample(scale[:, t], problem)
-            y[written] += _times(rows.flatten(0, -2), weight[:, :, t].mT).reshape(*rows.shape[:-1], -1)
+            y[written] += _times(rows.flatten(0, -2), weight[:, :, t].mT).reshape(*rows.shape[:-1], y.shape[-1])
         return y
 
     @staticmethod
@@ -100,5 +100,6 @@ class _TapConvolution(torch.autograd.Function):
             if for_scale:
                 grad_scale[:, t] = (rows * x[read]).flatten(1, -2).sum(1)
             if for_x:
-                grad_x[read] += rows.mul_(factor)
+                # In place, unless that is to be differentiated too.
+                grad_x[read] += rows * factor if torch.is_grad_enabled() else rows.mul_(factor)
         return grad_x, grad_scale, grad_weight, None

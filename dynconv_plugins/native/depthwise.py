@@ -12,6 +12,7 @@ from torch import Tensor
 from .calls import connections
 from .library import library
 from .op import operation, out_size_of, rows_of
+from .twice import convolved_depthwise, differentiable
 
 
 class _Depthwise(ctypes.Structure):
@@ -23,11 +24,11 @@ class _Depthwise(ctypes.Structure):
     ]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _neighbours(size, kernel_size, stride, padding, dilation) -> tuple[Tensor, Tensor]:
     """Which input position each tap reads for each output position, and the way back; -1 where there is none."""
     out_size = out_size_of(size, kernel_size, stride, padding, dilation)
-    read, written, start = connections(size, out_size, kernel_size, stride, padding, dilation)
+    read, written, start = connections.__wrapped__(size, out_size, kernel_size, stride, padding, dilation)
     taps = len(start) - 1
     tap = torch.repeat_interleave(torch.arange(taps), start.diff())
     forth = torch.full((math.prod(out_size), taps), -1, dtype=torch.int32)
@@ -105,7 +106,10 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor):
     needs = ctx.needs_input_grad[:2]
-    grads = _native_depthwise_backward(grad, *ctx.saved_tensors, *ctx.geometry, *needs)
+    if torch.is_grad_enabled():  # by create_graph=True
+        grads = differentiable(lambda *t: convolved_depthwise(*t, *ctx.geometry), ctx.saved_tensors, needs, grad)
+    else:
+        grads = _native_depthwise_backward(grad, *ctx.saved_tensors, *ctx.geometry, *needs)
     return *(g if needed else None for g, needed in zip(grads, needs, strict=True)), *(None,) * 4
 
 

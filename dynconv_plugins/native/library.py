@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -56,11 +57,11 @@ def library(dtype: torch.dtype) -> ctypes.CDLL:
     # The processor is part of the name: a home directory may be shared by machines that differ.
     about = [compiler, REAL[dtype], _processor(), *(path.read_text() for path in sources)]
     name = f"{hashlib.sha256('|'.join(about).encode()).hexdigest()[:24]}.so"
-    for folder in _folders():
+    for folder in (_cache, _temporary):
         try:
-            path = folder / name
+            path = folder() / name
             if not path.exists():
-                folder.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
                 _compile(compiler, REAL[dtype], [p for p in sources if p.suffix == ".c"], path)
             return _typed(ctypes.CDLL(str(path)))
         except OSError as error:  # not writable, or mounted without the right to execute
@@ -88,9 +89,16 @@ def _unavailable(dtype: torch.dtype) -> str | None:
 unavailable._dynamo_marked_constant = True
 
 
-def _folders() -> list[Path]:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return [cache / "dynconv_plugins", Path(tempfile.gettempdir()) / f"dynconv_plugins_{os.getpid()}"]
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynconv_plugins"
+
+
+@functools.cache
+def _temporary() -> Path:
+    """A folder of this process alone: what lies under a name that others can foresee may be theirs, and is run."""
+    folder = tempfile.mkdtemp(prefix="dynconv_plugins_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def _processor() -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .calls import Call, Factors, connections
+from .twice import convolved, differentiable
 
 
 def rows_of(x: Tensor) -> Tensor:
@@ -133,7 +134,10 @@ def _setup(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor):
     needs = ctx.needs_input_grad[:6]
-    grads = _native_backward(grad, *ctx.saved_tensors, *ctx.geometry, needs[0], any(needs[1:]))
+    if torch.is_grad_enabled():  # by create_graph=True
+        grads = differentiable(lambda *t: convolved(*t, *ctx.geometry), ctx.saved_tensors, needs, grad)
+    else:
+        grads = _native_backward(grad, *ctx.saved_tensors, *ctx.geometry, needs[0], any(needs[1:]))
     return *(g if needed else None for g, needed in zip(grads, needs, strict=True)), *(None,) * 4
 
 

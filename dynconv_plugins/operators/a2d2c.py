@@ -101,8 +101,18 @@ class _A2D2C(DynamicConv):
             raise ValueError(f"points and sets must be at least 1, got {points} and {sets}")
         self.sampling = sampling
         self.attention = A2D2CAttention(self, reduction, temperature)
-        fixed = torch.rand(sets, points, generator=torch.Generator().manual_seed(SEED))
+        # Single precision whatever the default is, and on the CPU, where the generator is.
+        generator = torch.Generator().manual_seed(SEED)
+        fixed = torch.rand(sets, points, generator=generator, dtype=torch.float32, device="cpu")
         self.register_buffer("positions", fixed.to(self.weight.device))
+
+    def _apply(self, fn, recurse: bool = True):
+        """Moves and casts; the positions are only moved: in half precision they would be others."""
+        positions = self.positions
+        super()._apply(fn, recurse)
+        if self.positions.dtype != positions.dtype:
+            self.positions = positions.to(self.positions.device)
+        return self
 
     def attend(self, x: Tensor) -> Attention:
         """The kernel attention from the local features of ``[B, C_in, *S]``."""
@@ -118,8 +128,8 @@ class _A2D2C(DynamicConv):
         patches = sampled_patches(x, where, self.kernel_size, self.stride, padding, self.dilation)
         batch, sets = x.shape[0], patches.shape[-1]
         # One product a group for the whole batch: with a batch dimension, backward would make a kernel per sample.
-        columns = patches.reshape(batch, self.groups, -1, sets).permute(1, 2, 0, 3).flatten(2)
         kernel = self.stacked.mean(0).reshape(self.groups, self.out_channels // self.groups, -1)
+        columns = patches.reshape(batch, self.groups, kernel.shape[2], sets).permute(1, 2, 0, 3).flatten(2)
         features = (kernel @ columns).flatten(0, 1).reshape(self.out_channels, batch, sets)
         return features.transpose(0, 1)
 

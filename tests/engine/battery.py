@@ -168,6 +168,18 @@ class Battery:
         assert not missing, f"no gradient, or none that is finite: {missing}"
         assert x.grad.isfinite().all()
 
+    @pytest.mark.parametrize("options", [{}, {"kernel_size": 1, "padding": 0}, {"groups": 8}], ids=str)
+    def test_an_empty_batch_goes_through(self, name, options):
+        """As through torch's convolution, whatever backend is chosen: no output, and a gradient that is zero."""
+        for training in (True, False):
+            op = build(name, **options).train(training)
+            y = op(data(batch=1)[:0])
+            assert y.shape == (0, filters(options), 5, 5)
+            y.sum().backward()
+            assert not op.weight.grad.any()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in op.parameters())
+            assert all(value.isfinite().all() for value in op.state_dict().values())
+
     def test_predictions_do_not_depend_on_batch_mates_or_calls(self, name):
         op = build(name).eval()
         x = data(batch=4)

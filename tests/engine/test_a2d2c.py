@@ -81,3 +81,33 @@ def test_patches_of_the_border_read_the_padding_as_zeros():
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         make(**options)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_cast_does_not_move_the_positions(dtype):
+    op, twin = make().float().eval(), make().float().eval()
+    with torch.no_grad():
+        want = op.attend(data().float()).kernel
+        op.to(dtype)
+        assert op.positions.dtype == torch.float32 and torch.equal(op.positions, twin.positions)
+        torch.testing.assert_close(op.attend(data().to(dtype)).kernel.float(), want, rtol=0.03, atol=0.03)
+        op.float()
+        assert torch.equal(op.positions, twin.positions)
+    # In training too, where a map has more positions than float16 has numbers.
+    x = torch.randn(1, 8, 300, 300)
+    features = []
+    for kind in (torch.float32, dtype):
+        torch.manual_seed(3)
+        features.append(op.train().to(kind).local_features(x.to(kind)).float())
+    torch.testing.assert_close(*features, rtol=0.05, atol=0.05)
+
+
+def test_is_built_on_any_device_and_in_any_default_type():
+    with torch.device("meta"):
+        assert dc.A2D2C2d(8, 6, 3).positions.is_meta
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        positions = dc.A2D2C2d(8, 6, 3, points=5).positions
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(positions, make().positions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from test_backends import assert_close, run
 import dynconv_plugins as dc
 from dynconv_plugins.backends import choose_backend, name_of
 from dynconv_plugins.backends.native import supports
+from dynconv_plugins.native.calls import connections
 from dynconv_plugins.native.depthwise import native_depthwise
 from dynconv_plugins.native.library import unavailable
 from dynconv_plugins.native.op import native
@@ -87,6 +89,46 @@ def test_an_empty_batch():
     assert not torch.autograd.grad(y.sum(), weight)[0].any()
 
 
+SECOND = [
+    Case("dense", (4, 3), (2, 3), 2, 2, 4, 2, stride=(1, 2), padding=1, groups=2),
+    Case("pointwise", (3, 2), (1, 1), 2, 2, 3, 2, factors=ALL - {"spatial"}),
+    Case("depthwise", (4, 3), (3, 3), 1, 2, 3, 3, padding=1, groups=3, factors=ALL - {"kernel"}),
+]
+
+
+def second(name: str, case: Case) -> dict[str, torch.Tensor]:
+    """Gradients of a gradient penalty; the factors depend on x, as attention does."""
+    x, weight, attention, bias = inputs(case)
+    scale = 1 + x.square().mean()
+    with dc.backend(name):
+        attended = dc.Attention(*(None if t is None else t * scale for t in attention))
+        y = dc.dynamic_conv(x, weight, attended, bias=bias, **geometry(case))
+        leaves = {"x": x, "weight": weight, **attention._asdict()}
+        leaves = {n: t for n, t in leaves.items() if t is not None}
+        first = torch.autograd.grad(y.sin().sum(), list(leaves.values()), create_graph=True)
+        found = torch.autograd.grad(sum(g.square().sum() for g in first), list(leaves.values()))
+    return dict(zip(leaves, found, strict=True))
+
+
+@pytest.mark.parametrize("name", ["native", "mixture"])
+@pytest.mark.parametrize("case", SECOND, ids=str)
+def test_second_derivatives(case, name):
+    assert_close(second(name, case), second("grouped", case), 1e-10)
+
+
+@pytest.mark.parametrize("case", SECOND, ids=str)
+def test_second_derivatives_are_those_of_differences(case):
+    x, weight, attention, _ = inputs(case)
+    names = [n for n, t in attention._asdict().items() if t is not None]
+
+    def function(x, weight, *factors):
+        with dc.backend("native"):
+            return dc.dynamic_conv(x, weight, dc.Attention(**dict(zip(names, factors, strict=True))), **geometry(case))
+
+    leaves = (x, weight, *(getattr(attention, n) for n in names))
+    assert torch.autograd.gradgradcheck(function, leaves, fast_mode=True)
+
+
 @pytest.mark.parametrize("case", [Case("1", (4, 5), (3, 3), 2, padding=1), CASES[-2]], ids=["dense", "depthwise"])
 def test_is_an_operation_of_torch(case):
     x, weight, attention, _ = inputs(case, torch.float32)
@@ -134,11 +176,14 @@ def test_types_must_agree():
 
 
 SCRIPT = """
-import torch, dynconv_plugins as dc
+import os, torch, dynconv_plugins as dc
+from pathlib import Path
 from dynconv_plugins.native.library import unavailable
 conv = dc.ODConv2d(8, 8, 3, padding=1)
 print(unavailable(torch.float32))
 print(dc.explain_backends(conv, (2, 8, 6, 6)))
+for folder in Path(os.environ.get("SHOW", "nowhere")).glob("dynconv*"):
+    print(folder, oct(folder.stat().st_mode & 0o777))
 """
 
 
@@ -181,8 +226,25 @@ def test_compiled_once(tmp_path):
 
 
 def test_where_nothing_can_be_kept(tmp_path):
+    """It lies in the temporary folder then, where nobody else can have put it before, and goes with the process."""
     (tmp_path / "file").write_text("")
-    assert explained(XDG_CACHE_HOME=str(tmp_path / "file"))[0] == "None"  # in the temporary folder then
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    said = explained(XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(temporary), SHOW=str(temporary))
+    assert said[0] == "None"
+    folder, mode = said[-1].split()
+    assert Path(folder).parent == temporary and mode == "0o700"
+    assert not list(temporary.iterdir())
+
+
+def test_index_tables_do_not_pile_up():
+    """What images of ever other sizes leave behind."""
+    weight = torch.randn(1, 2, 2, 3, 3)
+    connections.cache_clear()
+    with dc.backend("native"):
+        for size in range(40, 140):
+            dc.dynamic_conv(torch.randn(1, 2, size, 40), weight, dc.Attention(), padding=1)
+    assert connections.cache_info().currsize <= 64
 
 
 def test_chosen_for_common_shapes():

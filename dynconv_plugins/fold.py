@@ -201,8 +201,9 @@ def accuracy(model: nn.Module, loader: Iterable, device: torch.device) -> float:
 
 def _unhook(model: nn.Module) -> None:
     """Takes away the hooks of this package, which have nothing left to do (temperature, carried representations)."""
-    model._buffers.pop("annealing_step", None)
     for module in model.modules():
+        module._buffers.pop("annealing_step", None)
+        module.__dict__.pop("annealing", None)
         for hooks in (module._forward_pre_hooks, module._forward_hooks):
             for key, hook in list(hooks.items()):
                 if getattr(hook, "__module__", "").startswith(f"{__package__}."):

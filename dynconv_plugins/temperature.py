@@ -52,7 +52,7 @@ def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int =
     The counter is a buffer, ``annealing_step``, so resuming continues where training was.
 
     Args:
-        model: A model with dynamic operators; given a forward pre-hook.
+        model: A model with dynamic operators; given a forward pre-hook. One that anneals already starts anew.
         start, end: Temperatures before the first and from the last step on.
         steps: Training forwards to go from one to the other.
 
@@ -64,7 +64,8 @@ def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int =
     model.annealing = LinearTemperature(float(start), float(end), steps)
     device = next(model.parameters()).device
     model.register_buffer("annealing_step", torch.zeros((), dtype=torch.long, device=device))
-    model.register_forward_pre_hook(_lower)
+    if _lower not in model._forward_pre_hooks.values():  # annealed before: it starts again
+        model.register_forward_pre_hook(_lower)
     set_temperature(model, start)
     return model
 

@@ -36,7 +36,7 @@ class DynamicModel(nn.Module):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A trained checkpoint is validated, exported and fine-tuned by commands that know nothing of its schedule.
         key = f"{prefix}annealing_step"
-        if hasattr(self, "annealing"):
+        if "annealing_step" in self._buffers:
             state_dict.setdefault(key, self.annealing_step)
         else:
             state_dict.pop(key, None)

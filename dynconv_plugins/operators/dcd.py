@@ -108,7 +108,7 @@ class _DCD(DynamicConv):
     """
 
     def __init__(self, *conv, grid: int | None = None, latent: int | None = None, **conv_options) -> None:
-        super().__init__(*conv, **conv_options)
+        super().__init__(*conv, num_kernels=1, **conv_options)
         grid = 1 if grid is None else grid
         if grid < 1 or (latent is not None and latent < 1):
             raise ValueError(f"grid and latent must be at least 1, got {grid} and {latent}")

@@ -58,7 +58,7 @@ class _GlobalSoft(DynamicConv):
     """
 
     def __init__(self, *conv, **conv_options) -> None:
-        super().__init__(*conv, **conv_options)
+        super().__init__(*conv, num_kernels=1, **conv_options)
         self.attention = GlobalSoftAttention(self)
 
 

@@ -69,7 +69,7 @@ class _Hard(DynamicConv):
         granularity: What ``mask='task'`` switches: ``'slice'`` (filter times input channel) or ``'filter'``.
         budget: Part of the mask that may be on.
         budget_weight: w1, reached linearly over the first `ramp` training steps.
-        sparsity_weight: w2, of the mean absolute logit.
+        sparsity_weight: w2, of the sum of the logits' absolute values (per sample, where they depend on it).
         ramp: Training steps until w1 is reached.
         beta: Steepness of the sigmoid whose gradient is used.
 
@@ -95,7 +95,7 @@ class _Hard(DynamicConv):
         beta: float = 1.0,
         **conv_options,
     ) -> None:
-        super().__init__(*conv, **conv_options)
+        super().__init__(*conv, num_kernels=1, **conv_options)
         if mask not in ("input", "task") or granularity not in ("slice", "filter"):
             raise ValueError(f"mask is 'input' or 'task', granularity 'slice' or 'filter': {mask!r}, {granularity!r}")
         if not beta > 0:

@@ -229,6 +229,18 @@ def test_hooks_that_have_nothing_left_to_do_are_gone():
     assert model._forward_hooks and "annealing_step" in model.state_dict()
 
 
+def test_a_folded_model_that_annealed_itself_loads_weights():
+    timm = pytest.importorskip("timm")
+    pytest.importorskip("timm_models")
+    options = {"num_classes": 4, "channels": (8, 8, 8, 8)}
+    model = timm.create_model("resnet18_dyconv", anneal_steps=100, **options)
+    static, _ = dc.fold(model, [torch.randn(2, 3, 32, 32)])
+    again = copy.deepcopy(static)
+    again.fc.weight.data.zero_()
+    again.load_state_dict(static.state_dict())
+    assert torch.equal(again.fc.weight, static.fc.weight)
+
+
 def test_frozen_parameters_stay_frozen():
     op = build("dyconv")
     op.weight.requires_grad_(False)

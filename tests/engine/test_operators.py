@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import definitions
+import pytest
 from battery import Battery
 
 import dynconv_plugins as dc
@@ -41,3 +42,9 @@ class TestOperators(Battery):
 
 def test_nothing_is_left_out():
     assert set(TestOperators.definitions) == set(dc.registry.names())
+
+
+@pytest.mark.parametrize("name", ["dcd", "globalsoft", "hard", "orconv"])
+def test_operators_of_one_kernel_take_no_more(name):
+    with pytest.raises(TypeError, match="num_kernels"):
+        dc.registry.build(name, 2, 8, 6, 3, num_kernels=4)

@@ -64,3 +64,12 @@ def test_self_annealing_counts_training_steps_and_resumes():
         assert temperatures(again) == {8.25}
     resumed(x), resumed(x)
     assert temperatures(resumed) == {1.0} and temperatures(twin) == {8.25}
+
+
+def test_annealing_anew_starts_again_at_the_same_speed():
+    model, x = network(), torch.randn(2, 3, 9, 9)
+    dc.anneal(model, 30.0, 1.0, steps=4)(x)
+    dc.anneal(model, 9.0, 1.0, steps=2)
+    assert temperatures(model) == {9.0} and model.annealing_step == 0
+    model(x), model(x)
+    assert temperatures(model) == {5.0} and model.annealing_step == 2

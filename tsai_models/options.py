@@ -47,6 +47,6 @@ def refuse_head(network: str, given: Container[str]) -> None:
     """
     if "custom_head" in given:
         raise UserError(
-            f"{network} takes no custom_head, which tsai passes for a y of two dimensions: use an architecture of "
-            "tsai that does, as in DynamicArch('FCNPlus', 'odconv'), or flatten a y of one column"
+            f"{network} takes no custom_head, which tsai passes for a y of two dimensions: give ts_learner d=0 and "
+            "c_out, the number of y's columns, or use DynamicArch('FCNPlus', 'odconv')"
         )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from fastai.learner import load_learner
 from fastai.metrics import accuracy
-from tsai.data.core import TSClassification, TSRegression, get_ts_dls
+from tsai.data.core import TSClassification
 from tsai.inference import get_X_preds  # noqa: F401 - patches Learner
 from tsai.learner import ts_learner
 from tsai.models.utils import build_ts_model
@@ -211,32 +211,3 @@ def test_unknown_names():
         DynamicArch("MLP", "odconv", where="all")(1, 2, 20)
     with pytest.raises(UserError, match="static twin"):
         twin_of(ARCHS["Net1_CNN"].cls)
-
-
-ONE_DIMENSIONAL = [arch.cls for arch in ARCHS.values()]
-
-
-@pytest.fixture
-def two_targets(series, tmp_path):
-    """Loaders of a regression with two targets a series."""
-    X, _, split = series
-    y = np.stack([X.mean((1, 2)), X.std((1, 2))], axis=1)
-    return get_ts_dls(X, y, splits=split, tfms=[None, TSRegression()], bs=12, path=tmp_path, device="cpu")
-
-
-@pytest.mark.parametrize("arch", [*ONE_DIMENSIONAL, *map(DynamicArch, ("FCN", "ResNet", "InceptionTime"))])
-def test_a_y_of_two_dimensions_is_refused_in_one_line(arch, two_targets):
-    with pytest.raises(UserError, match=r"^\w+ takes no custom_head.*DynamicArch\('FCNPlus', 'odconv'\)") as e:
-        ts_learner(two_targets, arch)
-    assert arch.__name__ in str(e.value) and "\n" not in str(e.value)
-
-
-@pytest.mark.parametrize("name", ["FCNPlus", "ResNetPlus", "InceptionTimePlus"])
-def test_a_y_of_two_dimensions_as_that_line_says(name, two_targets):
-    learn = ts_learner(two_targets, DynamicArch(name, "odconv"))
-    before = {k: op.weight.detach().clone() for k, op in dc.operators_in(learn.model).items()}
-    with learn.no_bar(), learn.no_logging():
-        learn.fit(1)
-        predicted, wanted = learn.get_preds()
-    assert predicted.shape == wanted.shape == (12, 2)
-    assert before and not any(torch.equal(op.weight, before[k]) for k, op in dc.operators_in(learn.model).items())

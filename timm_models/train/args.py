@@ -74,8 +74,11 @@ def _check(args: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
     if not args.data_dir:
         raise UserError("no data: give the folder that holds the splits, e.g. train data/tiny --model resnet18_odconv")
-    if args.seed < 0 or args.workers < 0:
-        raise UserError("--seed and --workers must not be negative")
+    for name in ("seed", "workers", "start_epoch", "temperature_epochs"):
+        if (getattr(args, name) or 0) < 0:
+            raise UserError(f"--{name.replace('_', '-')} must not be negative")
+    if not min(args.temperature_start, args.temperature_end) > 0:
+        raise UserError("--temperature-start and --temperature-end must be positive")
     if (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax) and args.batch_size % 2:
         raise UserError(f"mixup and cutmix need an even --batch-size, not {args.batch_size}")
     if args.sched == "plateau" and args.sched_on_updates:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,15 @@ from timm.optim import create_optimizer_v2, optimizer_kwargs
 from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from torch import nn
 
+import dynconv_plugins as dc
+from dynconv_plugins.checkpoints.reading import read
 from dynconv_plugins.errors import UnknownName, UserError
+from dynconv_plugins.operators.base import DynamicConv
 
 from .data import mixes
-from .resume import check_arch, read
+from .resume import check_arch
+
+_logger = logging.getLogger("train")
 
 
 def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
@@ -30,7 +37,9 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
     if ":" not in name and not timm.is_model(name.partition(".")[0]):
         raise UnknownName("model", name, timm.list_models())
     if args.initial_checkpoint:
-        check_arch(read(Path(args.initial_checkpoint), verify=False), Path(args.initial_checkpoint), name)
+        content = read(args.initial_checkpoint)
+        if isinstance(content, dict):  # weights alone do not say whose they are: timm finds out
+            check_arch(content, Path(args.initial_checkpoint), name)
     extra = dict(args.model_kwargs)
     if args.pretrained_path:
         extra["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
@@ -57,6 +66,33 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
     if args.grad_checkpointing:
         model.set_grad_checkpointing(enable=True)
     return model
+
+
+def make_temperature(args: argparse.Namespace, model: nn.Module) -> dc.LinearTemperature | None:
+    """Makes the temperature's schedule; None where it stays what the model, or its weights, make it.
+
+    Trained attention is used to its temperature, and would forget at another; what was converted from a static network
+    computes the same at any, and has yet to learn.
+    """
+    operators = [op for op in dc.operators_in(model).values() if hasattr(op.attention, "temperature")]
+    # A model built with anneal_steps lowers its temperature by itself.
+    if not operators or args.model_kwargs.get("anneal_steps"):
+        return None
+    loaded = args.pretrained or args.pretrained_path or args.initial_checkpoint
+    if loaded and args.temperature_epochs is None and any(map(_has_learned, operators)):
+        now = operators[0].attention.temperature.item()
+        _logger.info(f"trained attention keeps its temperature, {now:g}; --temperature-epochs N would anneal it")
+        return None
+    falling = min(10.0, args.epochs / 2) if args.temperature_epochs is None else args.temperature_epochs
+    return dc.LinearTemperature(args.temperature_start, args.temperature_end, falling) if falling > 0 else None
+
+
+def _has_learned(operator: DynamicConv) -> bool:
+    """Whether an operator is any other than `load_static` leaves it: equal kernels under a neutral attention."""
+    neutral = copy.deepcopy(operator.attention)
+    neutral.neutralise()
+    pairs = zip(neutral.state_dict().values(), operator.attention.state_dict().values(), strict=True)
+    return not all(torch.equal(a, b) for a, b in pairs) or bool((operator.stacked != operator.stacked[:1]).any())
 
 
 def make_loss(args: argparse.Namespace) -> nn.Module:

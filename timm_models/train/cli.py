@@ -30,7 +30,7 @@ from .budgets import budgets_in
 from .checkpoint import Saver
 from .epochs import run_epochs
 from .loop import Job, Stopped, StopRequest
-from .restore import restore
+from .restore import restore, start_at
 from .resume import find
 from .state import Progress
 from .world import World, join
@@ -138,10 +138,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple
     job.scheduler, args.total_epochs = build.make_scheduler(
         optimizer, args, job.updates_per_epoch, args.eval_metric == "loss"
     )
-    # A model built with anneal_steps lowers its temperature by itself.
-    falling = min(10.0, args.epochs / 2) if args.temperature_epochs is None else args.temperature_epochs
-    if falling > 0 and dc.operators_in(model) and not args.model_kwargs.get("anneal_steps"):
-        job.temperature = dc.LinearTemperature(args.temperature_start, args.temperature_end, falling)
+    job.temperature = build.make_temperature(args, model)
     if args.model_ema:
         task.setup_ema(
             decay=args.model_ema_decay,
@@ -153,6 +150,8 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple
     found = find(args.resume, folder) if args.resume else None
     if found is not None:
         restore(job, *found)
+    elif args.start_epoch:
+        start_at(job, args.start_epoch)
     if args.torchcompile:
         task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
         if task.has_ema():

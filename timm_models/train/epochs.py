@@ -63,7 +63,8 @@ def _finish_training(job: Job) -> None:
     ema = job.task.get_trainable_module(ema=True)
     if world.distributed and args.dist_bn:
         utils.distribute_bn(job.model, world.size, args.dist_bn == "reduce")
-        if ema is not None:
+        # Not on the CPU, which the processes of GPUs cannot exchange (as in timm): there only the primary's is used.
+        if ema is not None and not args.model_ema_force_cpu:
             # From the primary, whose average a checkpoint inside an epoch holds: that resume must be exact too.
             utils.distribute_bn(ema.module, world.size, False)
     if job.temperature is not None:

@@ -103,7 +103,7 @@ def _schedule(add: Add) -> None:
     add("--warmup-lr", type=float, default=1e-5, metavar="LR", help="learning rate at the start of warm-up")
     add("--min-lr", type=float, default=0, metavar="LR", help="lower bound of the learning rate")
     add("--epochs", type=int, default=300, metavar="N", help="epochs to train")
-    add("--start-epoch", type=int, default=None, metavar="N", help="override the first epoch")
+    add("--start-epoch", type=int, default=None, metavar="N", help="override the first epoch, counted from 0")
     add("--decay-milestones", type=int, nargs="+", default=[90, 180, 270], metavar="N", help="epochs, for multistep")
     add("--decay-epochs", type=float, default=90, metavar="N", help="epochs between decays")
     add("--warmup-epochs", type=int, default=5, metavar="N", help="epochs of warm-up")
@@ -170,7 +170,7 @@ def _norms_and_average(add: Add) -> None:
 def _temperature(add: Add) -> None:
     add("--temperature-start", type=float, default=30.0, metavar="T", help="attention temperature at the start")
     add("--temperature-end", type=float, default=1.0, metavar="T", help="and at the end of the annealing")
-    length = "its length; default 10, or half of fewer than 20 epochs; 0 leaves the model's own"
+    length = "its length; default 10, or half of fewer than 20 epochs; 0, as for trained weights, leaves T alone"
     add("--temperature-epochs", type=float, metavar="N", help=length)
 
 

@@ -49,6 +49,14 @@ def restore(job: Job, path: Path, state: dict[str, Any]) -> None:
     _logger.info(f"resuming from {path}: epoch {job.progress.epoch}, batch {job.progress.batch}")
 
 
+def start_at(job: Job, epoch: int) -> None:
+    """Lets a run without a checkpoint begin with a later epoch, as timm does: the schedules are where they would be."""
+    job.progress.epoch = epoch
+    _restore_schedule(job)
+    if job.temperature is not None:
+        set_temperatures(job)
+
+
 def _restore_place(job: Job, path: Path, state: dict[str, Any]) -> None:
     args, batches = job.args, len(job.train_loader)
     saved = state.get("trainer")

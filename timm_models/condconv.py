@@ -49,6 +49,9 @@ class RoutedCondConv2d(DynamicConv):
         self.pad_like_tensorflow = pad_like_tensorflow
         self.attention = GivenRouting()
 
+    def frozen(self, attention: Attention) -> None:
+        """Nothing: the block calls its convolutions with the routing, which a static one does not take."""
+
     def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
         return self.convolve(x, self.attention(routing_weights))
 

@@ -11,6 +11,7 @@ pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[tim
 
 import published_layouts as published
 from conversion_networks import alive, assert_same_outputs, assert_same_outputs_in_double, build, images
+from timm.models._efficientnet_blocks import CondConvResidual
 
 import dynconv_plugins as dc
 import timm_models
@@ -125,3 +126,13 @@ def test_adopting_keeps_weights_and_refuses_other_networks():
     assert {len(calls) for calls in recorded.values()} == {1} and len(recorded) == 24
     with pytest.raises(dc.UserError, match="has no timm.layers.CondConv2d"):
         timm_models.adopt_condconv(build("resnet18"))
+
+
+def test_condconv_with_a_blocks_routing_is_left_by_folding():
+    """A static convolution does not take the routing that the block calls it with."""
+    torch.manual_seed(0)
+    block = timm_models.adopt_condconv(CondConvResidual(8, 8, num_experts=3)).eval()
+    x = torch.randn(2, 8, 6, 6)
+    static, report = dc.fold(block, [x])
+    assert not report.folded and report.left.keys() == dc.operators_in(block).keys()
+    assert torch.equal(static(x), block(x))

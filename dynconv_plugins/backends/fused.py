@@ -16,7 +16,6 @@ from .plain import not_aggregated
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _LEAST = 16  # channels of the smallest matrix product
 _TRITON = importlib.util.find_spec("triton") is not None
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.jit.is_tracing)  # from torch 2.7 on
 
 # Multiply-adds and values a second of a large GPU, at which these kernels may go; nothing else goes by them.
 _MULTIPLY_ADD = 1 / 150e12
@@ -32,7 +31,7 @@ def supports(problem: Problem) -> str | None:
         return "Triton is not installed"
     if problem.device != "cuda" and not (problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return f"fused kernels need a CUDA device, this one is '{problem.device}'"
-    if problem.traced and (torch.jit.is_tracing() or _is_exporting()):
+    if problem.exported:
         return "an exported graph is to hold operators that others know"
     if problem.dtype not in _DTYPES:
         return f"no kernel for {problem.dtype}"

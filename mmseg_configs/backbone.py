@@ -29,8 +29,8 @@ class DynConvBackbone(BaseModule):
         frozen_stages: Everything that the feature map of this index is computed by (0: the stem) gets no gradient and
             stays in eval mode, attention branches included. -1: nothing.
         norm_eval: Keeps every batch norm in eval mode during training, those in attention branches too.
-        checkpoint: File to start from: our trainer's or timm's ``.pth.tar``, a plain state dict, or safetensors.
-            Classifier weights in it are dropped; everything else must match.
+        checkpoint: File to start training from: our trainer's or timm's ``.pth.tar``, a plain state dict, or
+            safetensors. Classifier weights in it are dropped; everything else must match. Tests do without it.
         in_channels: Channels of the image.
         init_cfg: mmengine's; not needed, timm's models initialise themselves.
         **kwargs: For the model (``num_kernels``, ``reduction``, ``small_stem``, ``drop_path_rate``, ...).
@@ -41,7 +41,8 @@ class DynConvBackbone(BaseModule):
 
     Raises:
         UnknownName: If timm has no such model.
-        UserError: If an index, a stage or a model argument is out of place, or the checkpoint does not match.
+        UserError: If an index, a stage or a model argument is out of place; in `init_weights`, if the checkpoint is
+            missing or does not match.
     """
 
     def __init__(
@@ -71,12 +72,30 @@ class DynConvBackbone(BaseModule):
         self.channels: list[int] = self.model.feature_info.channels()
         self.strides: list[int] = self.model.feature_info.reduction()
         self.norm_eval = norm_eval
+        self.checkpoint = checkpoint
         if checkpoint:
+            # Here and not where it is needed: it draws random numbers, and heads that are built next draw theirs after.
             whole = timm.create_model(model_name, **{**options, "pretrained": False})
-            load_features(self.model, checkpoint, whole.state_dict())
+            self._classifier_keys = list(whole.state_dict())
         self._frozen = self._stages(frozen_stages)
         for parameter in (p for name in self._frozen for p in self.model.get_submodule(name).parameters()):
             parameter.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        """Starts from `checkpoint`, if there is one; mmengine calls this before it trains, not before it tests."""
+        again = self.is_init
+        super().init_weights()
+        if not again:
+            self.load_checkpoint()
+
+    def load_checkpoint(self) -> None:
+        """Reads `checkpoint`, if there is one.
+
+        Raises:
+            UserError: If it is missing, damaged, or of another architecture.
+        """
+        if self.checkpoint:
+            load_features(self.model, self.checkpoint, self._classifier_keys)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Returns the feature maps, shallow to deep."""

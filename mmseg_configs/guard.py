@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 from pathlib import Path
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import CheckpointLoader, Runner
 
 from dynconv_plugins.errors import UserError
 
+from .hooks import bare
 from .weights import trouble
+
+_ZIP = b"PK\x03\x04"
 
 
 @HOOKS.register_module(force=True)
@@ -36,14 +40,16 @@ class CheckpointGuard(Hook):
         if load_from and "://" not in str(load_from):
             if not Path(load_from).is_file():
                 raise UserError(f"checkpoint {load_from} does not exist")
-            if not is_whole(Path(load_from)):
-                raise UserError(f"checkpoint {load_from} is damaged (cut off or altered)")
+            if why := damage(Path(load_from)):
+                raise UserError(f"checkpoint {load_from} {why}")
         elif runner.cfg.get("resume"):
             self._choose(runner, Path(runner.work_dir))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compares the keys before they are loaded."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = bare(runner)
+        if isinstance(model, BaseTTAModel):  # around the network, but none of mmengine's wrappers
+            model = model.module
         weights = checkpoint.get("state_dict", checkpoint)
         weights = {key.removeprefix("module."): value for key, value in weights.items()}
         own = model.state_dict()
@@ -68,7 +74,7 @@ class CheckpointGuard(Hook):
             (p for kind in ("iter", "epoch") for p in work_dir.glob(f"{kind}_*.pth")), key=_step, reverse=True
         )
         candidates = [last, *(path for path in found if path.name != last.name)]
-        whole = next((path for path in candidates if is_whole(path)), None)
+        whole = next((path for path in candidates if not damage(path)), None)
         if whole is None:
             raise UserError(f"cannot resume: every checkpoint in {work_dir} is damaged; start again in another folder")
         if whole != last:
@@ -76,13 +82,24 @@ class CheckpointGuard(Hook):
             note.write_text(str(whole))
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint was written to its end and not altered: torch's files are zip archives with checksums."""
+def damage(path: Path) -> str:
+    """Returns why a checkpoint is not to be loaded, in part of a line; empty if it is whole.
+
+    torch's files are zip archives with checksums. Those of its older format have none: what counts is whether mmengine,
+    which opens the file next, can read them.
+    """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
+        with path.open("rb") as file:
+            zipped = file.read(len(_ZIP)) == _ZIP
+        if zipped:
+            with zipfile.ZipFile(path) as archive:
+                return "is damaged (cut off or altered)" if archive.testzip() else ""
+        CheckpointLoader.load_checkpoint(str(path), map_location="cpu", logger="silent")
+    except (OSError, EOFError, zipfile.BadZipFile, pickle.UnpicklingError):
+        return "is damaged (cut off or altered)"
+    except Exception as e:  # a pickle raises whatever it leads to
+        return f"cannot be read: {(str(e).strip().splitlines() or [type(e).__name__])[0]}"
+    return ""
 
 
 def _step(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end training after the current iteration, with everything saved for ``--resume``."""
+"""Ctrl-C and SIGTERM end training after the iteration or validation under way, all saved for ``--resume``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class InterruptHook(Hook):
     """Saves ``iter_N.pth`` when the process is told to stop, and exits with 130; a second signal stops at once.
 
-    Where several processes train, all of them end after the same iteration.
+    An iteration or a validation that is under way is finished first. Where several processes train, all of them end
+    after the same one.
 
     For iteration-based loops; with others signals keep their usual meaning. ``mim train`` itself kills mmseg's script
     a quarter of a second after Ctrl-C, often before the iteration ends: then the last regular checkpoint is what
@@ -44,8 +45,11 @@ class InterruptHook(Hook):
         """Saves and exits, if asked to."""
         self._leave(runner, runner.iter + 1)
 
-    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """The same during validation, which `runner.iter` whole iterations precede."""
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """The same when a validation is over, which `runner.iter` whole iterations precede."""
+        # Not amid it: until here mmengine's EMAHook has the average in the model's place, and a resumed training never
+        # makes up for a validation. One that takes longer than whoever stops the process allows costs little: the
+        # shipped schedules save just before each, and that is what `--resume` finds then.
         self._leave(runner, runner.iter)
 
     def after_train(self, runner: Runner) -> None:
@@ -56,6 +60,8 @@ class InterruptHook(Hook):
         self._restore()
         if os.getpid() == self._pid:
             self._asked = True
+            # Not print, amid which the signal may have come.
+            os.write(2, b"interrupted: finishing this iteration or validation; once more stops at once\n")
         else:  # a data loader's worker, which has inherited this handler
             os.kill(os.getpid(), number)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import math
 import threading
 import warnings
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ _STATIC = "static"
 _LISTS = "ImageSets/Segmentation"
 # What a run needs of the config that is built upon; its helper variables stay behind.
 _KEPT = ("custom_imports", "default_scope", "env_cfg", "visualizer", "log_level", "load_from", "resume", "model")
-_KEPT += ("val_cfg", "test_cfg", "val_evaluator", "test_evaluator", "default_hooks")
+_KEPT += ("val_cfg", "test_cfg", "val_evaluator", "test_evaluator", "default_hooks", "tta_model")
 
 
 def names() -> list[str]:
@@ -58,6 +59,7 @@ def compose(
     backbone_checkpoint: str | Path | None = None,
     seed: int = 0,
     workers: int = 0,
+    processes: int = 1,
 ) -> Path:
     """Writes a config that stands alone: network, data, recipe.
 
@@ -74,13 +76,14 @@ def compose(
         data_root: ``VOC2012`` or the folder that holds ``VOCdevkit/VOC2012``.
         pixels: Side of the training crops; images are tested with their shorter side at this size.
         epochs: Passes over `train_list`, a whole number; ``None``: the recipe's.
-        batch_size: ``None``: the recipe's.
+        batch_size: Of each process; ``None``: the recipe's.
         train_list: Names of images, one a line; relative to the data, or absolute.
         valid_list: The same for validation: a part of the training data that `train_list` leaves out.
         test_list: The same for the test.
         backbone_checkpoint: Weights of a classifier to start from, e.g. trained by ``python -m timm_models train``.
         seed: Of initialisation, order and augmentation.
         workers: Processes that load data; 0: none.
+        processes: How many train together; they share `train_list`.
 
     Returns:
         `out`, absolute.
@@ -95,7 +98,7 @@ def compose(
     epochs = _whole("epochs", chosen.EPOCHS if epochs is None else epochs)
     batch_size = _whole("batch_size", chosen.BATCH if batch_size is None else batch_size)
     pixels, workers = _whole("pixels", pixels, least=32), _whole("workers", workers, least=0)
-    seed = _whole("seed", seed, least=0)
+    seed, processes = _whole("seed", seed, least=0), _whole("processes", processes)
     if Path(out).suffix != ".py":
         raise UserError(f"{out}: a config's name ends in .py")
     root = _voc(Path(data_root))
@@ -109,9 +112,9 @@ def compose(
 
         base = Config.fromfile(mmseg_configs.path(f"{head}_resnet18_voc12-128x128")).to_dict()
     cfg = {key: base[key] for key in _KEPT}
-    count = len(samples["train_list"])
+    each = math.ceil(len(samples["train_list"]) / processes)  # mmengine's DefaultSampler fills up the last process
     # A last batch of one image would leave DeepLabV3+'s pooled branch with one value per channel to normalise.
-    drop_last = count % batch_size == 1 and count > 1
+    drop_last = each % batch_size == 1 and each > 1
     cfg.update(chosen.settings(epochs))
     cfg["model"]["backbone"].update(backbone)
     cfg["model"]["data_preprocessor"]["size"] = (pixels, pixels)
@@ -123,6 +126,9 @@ def compose(
     shrink = dict(type="Resize", scale=(4 * pixels, pixels), keep_ratio=True)
     train = [load, dict(type=labels), *chosen.augmentation(pixels), dict(type=pack)]
     test = [load, shrink, dict(type=labels), dict(type=pack)]  # the truth keeps its own size
+    sizes = [dict(shrink, scale=(int(4 * r * pixels), int(r * pixels))) for r in base["tta_ratios"]]
+    cfg["test_pipeline"] = test  # read by mmseg.apis, and the next by `mim test ... --tta`
+    cfg["tta_pipeline"] = [load, dict(type="TestTimeAug", transforms=[sizes, *base["tta_after_resize"]])]
     prefix = base["dataset_train"]["data_prefix"]
     shared = dict(num_workers=workers, persistent_workers=workers > 0)
     for loader, name, pipeline, size in (
@@ -207,6 +213,7 @@ def _backbone(
     if checkpoint is not None:
         entries["checkpoint"] = str(Path(checkpoint).resolve())
     built = module.DynConvBackbone(**entries)
+    built.load_checkpoint()
     hooks: dict[str, Any] = {}
     if any(hasattr(op.attention, "temperature") for op in dc.operators_in(built).values()):
         # 30 -> 1 over the first tenth of the schedule, as the paper's 10 of 100 epochs

@@ -33,6 +33,22 @@ def test_yields_what_mmseg_does(voc):
         assert torch.equal(a["data_samples"].gt_sem_seg.data, b["data_samples"].gt_sem_seg.data)
 
 
+IMAGES = dict(data_prefix=dict(img_path="JPEGImages"))
+
+
+def test_images_without_masks(voc):
+    plain = [dict(type="LoadImageFromFile", imdecode_backend="pillow"), dict(type="PackSegInputs")]
+    ours, theirs = (build(voc, pipeline=plain, **IMAGES, **kind) for kind in ({}, dict(type="PascalVOCDataset")))
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(a["inputs"], b["inputs"]) and "gt_sem_seg" not in a["data_samples"]
+    _, image = first_mask(voc)
+    image.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=f"cannot decode [^ ]*{image.name}:"):
+        ours[0]
+    with pytest.raises(UserError, match="loads masks .* names no folder of them"):
+        build(voc, **IMAGES)[1]
+
+
 def test_missing_folder(tmp_path):
     with pytest.raises(UserError, match="DYNCONV_DATA"):
         build(tmp_path / "nowhere")

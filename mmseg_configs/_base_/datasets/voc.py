@@ -8,6 +8,14 @@ augment_and_pack = [
     dict(type="PhotoMetricDistortion"),
     dict(type="PackSegInputs"),
 ]
+# `mim test ... --tta`: at multiples of the size of a plain test, which whoever inherits this has
+tta_model = dict(type="SegTTAModel")
+tta_ratios = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+tta_after_resize = [
+    [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)],
+    [load_annotations],
+    [dict(type="PackSegInputs")],
+]
 dataset_train = dict(
     type=dataset_type,
     data_root=data_root,

@@ -16,19 +16,8 @@ test_pipeline = [
     _base_.load_annotations,
     dict(type="PackSegInputs"),
 ]
-tta_model = dict(type="SegTTAModel")
-tta_pipeline = [
-    _base_.load_image,
-    dict(
-        type="TestTimeAug",
-        transforms=[
-            [dict(type="Resize", scale_factor=r, keep_ratio=True) for r in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)],
-            [dict(type="RandomFlip", prob=p, direction="horizontal") for p in (0.0, 1.0)],
-            [_base_.load_annotations],
-            [dict(type="PackSegInputs")],
-        ],
-    ),
-]
+tta_resizes = [dict(type="Resize", scale=tuple(int(r * s) for s in scale), keep_ratio=True) for r in _base_.tta_ratios]
+tta_pipeline = [_base_.load_image, dict(type="TestTimeAug", transforms=[tta_resizes, *_base_.tta_after_resize])]
 workers = dict(num_workers=4, persistent_workers=True)
 train_dataloader = dict(batch_size=16, **workers, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(**workers, dataset=dict(pipeline=test_pipeline))

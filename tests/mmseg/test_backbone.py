@@ -21,6 +21,13 @@ def build(model_name="resnet18_odconv", **kwargs):
     return MODELS.build(dict(type="DynConvBackbone", model_name=model_name, **kwargs))
 
 
+def start(model_name="resnet18_odconv", **kwargs):
+    """As a training starts it."""
+    backbone = build(model_name, **kwargs)
+    backbone.init_weights()
+    return backbone
+
+
 @pytest.mark.parametrize(
     "name, kwargs, strides",
     [
@@ -105,7 +112,7 @@ def test_norm_eval_reaches_the_attention():
 )
 def test_bad_arguments(kwargs, message):
     with pytest.raises(UserError, match=message) as caught:
-        build(**kwargs)
+        start(**kwargs)
     assert "\n" not in str(caught.value)
 
 
@@ -138,12 +145,25 @@ def test_checkpoint_is_loaded(tmp_path, name, kind):
     torch.manual_seed(1)
     indices = (0, 1, 2, 3)
     source = timm.create_model(name, num_classes=10).eval()  # another head than the default: dropped all the same
-    backbone = build(name, out_indices=indices, checkpoint=_save(tmp_path / "w.pth.tar", source, kind)).eval()
+    backbone = start(name, out_indices=indices, checkpoint=_save(tmp_path / "w.pth.tar", source, kind)).eval()
     with torch.no_grad():
         expected = source.forward_intermediates(X, indices=indices, intermediates_only=True)
         for ours, theirs in zip(backbone(X), expected, strict=True):
             if ours.shape == theirs.shape:  # the stems of ResNets differ in where they are tapped
                 torch.testing.assert_close(ours, theirs)
+
+
+def test_heads_start_alike_with_and_without_reading_the_checkpoint(tmp_path):
+    """Nothing random hangs on when the file is read: neither heads nor what is trained afterwards."""
+    path = _save(tmp_path / "w.pth", timm.create_model("resnet18"), "plain")
+    states = []
+    for read in (False, True):
+        torch.manual_seed(0)
+        backbone = build("resnet18", checkpoint=path)
+        if read:
+            backbone.load_checkpoint()
+        states.append(torch.get_rng_state())
+    assert torch.equal(*states)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +180,7 @@ def test_checkpoint_is_loaded(tmp_path, name, kind):
 def test_checkpoint_of_another_architecture(tmp_path, source, target, kwargs, message):
     path = _save(tmp_path / "w.pth.tar", timm.create_model(source), "plain")
     with pytest.raises(UserError, match=message) as caught:
-        build(target, checkpoint=path, **kwargs)
+        start(target, checkpoint=path, **kwargs)
     assert "\n" not in str(caught.value) and path in str(caught.value)
 
 
@@ -180,6 +200,6 @@ def test_checkpoint_that_is_none(tmp_path, capsys, damage):
     else:
         torch.save(_Evil() if damage == "pickle" else torch.zeros(3), path)
     with pytest.raises(UserError, match="w.pth") as caught:
-        build(checkpoint=str(path))
+        start(checkpoint=str(path))
     assert "\n" not in str(caught.value)
     assert "unpickled" not in capsys.readouterr().out

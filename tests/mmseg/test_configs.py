@@ -124,8 +124,11 @@ def test_models_build_and_segment(head, network):
     assert logits.shape == (1, 21, 16, 16)
 
 
-@pytest.mark.parametrize("name", ["fpn_resnet18_voc12-512x512", "deeplabv3plus_resnet18_voc12-512x512"])
-def test_time_augmented_testing_is_configured(name):
-    cfg = Config.fromfile(mmseg_configs.path(name))
+@pytest.mark.parametrize("data", DATA)
+@pytest.mark.parametrize("head", HEADS)
+def test_time_augmented_testing_is_configured(head, data):
+    cfg = Config.fromfile(mmseg_configs.path(f"{head}_resnet18_{data}"))
+    resizes = cfg.tta_pipeline[1]["transforms"][0]
+    assert len(resizes) == 6 and resizes.count(cfg.test_pipeline[1]) == 1, "sizes around that of the plain test"
     cfg.tta_model.module = cfg.model
     assert MODELS.build(cfg.tta_model).module.backbone.channels == [64, 128, 256, 512]

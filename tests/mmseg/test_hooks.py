@@ -9,12 +9,24 @@ import pytest
 import torch
 from mmengine.dataset import DefaultSampler
 from mmengine.model import BaseModel
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import TensorDataset
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
+
+
+@OPTIM_WRAPPERS.register_module(force=True)
+class CPUAmp(AmpOptimWrapper):
+    """mmengine's mixed precision without its demand for a GPU: torch has a gradient scaler for the CPU too."""
+
+    def __init__(self, loss_scale: float, **kwargs) -> None:
+        OptimWrapper.__init__(self, **kwargs)
+        self._scale_update_param, self.cast_dtype = loss_scale, torch.bfloat16
+        self.loss_scaler = torch.amp.GradScaler("cpu", init_scale=loss_scale)
 
 
 class Regressor(BaseModel):
@@ -135,6 +147,21 @@ def test_budget_is_scaled_as_the_loss_is(tmp_path):
     assert biases[0].abs().min() > 1
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_budget_is_scaled_as_amp_scales_the_loss(tmp_path, n):
+    """Scaled by 1024 and unscaled before the step: the logits end where they do in single precision."""
+    biases = []
+    for name, optim in (("single", {}), ("amp", dict(type="CPUAmp", loss_scale=1024.0))):
+        conv = hard(budget=0.0, budget_weight=1e4)
+        optim = dict(optim, accumulative_counts=n)
+        loop = dict(by_epoch=False, max_iters=n)
+        model, runner = run(tmp_path / name, {}, kind="BudgetHook", conv=conv, optim=optim, **loop)
+        biases.append(model.conv.attention.head.bias.detach())
+    assert runner.optim_wrapper.loss_scaler.get_scale() == 1024
+    assert model.conv.attention.budget.loss_scale == 1024 / n
+    torch.testing.assert_close(*biases, atol=0, rtol=1e-2)
+
+
 def test_budget_refuses_a_model_without(tmp_path):
     with pytest.raises(UserError, match="no hard attention"):
         run(tmp_path, {}, kind="BudgetHook", by_epoch=False, max_iters=1)
@@ -194,3 +221,20 @@ def test_loading_a_foreign_checkpoint(tmp_path):
     path.unlink()
     with pytest.raises(UserError, match="does not exist"):
         run(tmp_path / "d", HOOK, **loop)
+
+
+def test_torchs_older_format(tmp_path):
+    path = tmp_path / "old.pth"
+    loop = dict(by_epoch=False, max_iters=1, load_from=str(path))
+    state = {key: value + 1 for key, value in Regressor().state_dict().items()}
+    torch.save({"state_dict": state, "meta": {}}, path, _use_new_zipfile_serialization=False)
+    model, _ = run(tmp_path / "a", HOOK, **loop)
+    torch.testing.assert_close(
+        model.conv.weight.detach(), state["conv.weight"], atol=0.1, rtol=0
+    )  # one step from there
+    whole = path.read_bytes()
+    for length, says in ((len(whole) - 9, "unexpected EOF"), (200, "damaged"), (0, "damaged")):
+        path.write_bytes(whole[:length])
+        with pytest.raises(UserError, match=f"old.pth .*{says}") as caught:
+            run(tmp_path / "b", HOOK, **loop)
+        assert "\n" not in str(caught.value)

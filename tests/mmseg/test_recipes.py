@@ -48,6 +48,10 @@ def test_heads_and_data(tmp_path, parts, recipe):
     assert model.data_preprocessor(batch, training=True)["inputs"].shape == (2, 3, 64, 64)
     assert model.auxiliary_head.dropout_ratio == model.decode_head.dropout_ratio > 0
     assert cfg.randomness.seed == 3
+    assert cfg.test_pipeline == cfg.test_dataloader.dataset.pipeline
+    augmented = cfg.tta_pipeline[1]["transforms"][0]
+    assert [step["scale"] for step in augmented] == [(4 * side, side) for side in (32, 48, 64, 80, 96, 112)]
+    assert augmented.count(cfg.test_pipeline[1]) == 1
 
 
 def test_the_studys_augmentation_is_its_own(tmp_path, parts):
@@ -79,6 +83,7 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path, parts):
     torch.save({"state_dict": weights}, tmp_path / "classifier.pth")
     cfg = composed(tmp_path, parts, backbone_checkpoint=tmp_path / "classifier.pth")
     backbone = MODELS.build(cfg.model.backbone)
+    backbone.init_weights()
     assert torch.equal(backbone.state_dict()["model.layer1.0.conv1.weight"], weights["layer1.0.conv1.weight"])
     with pytest.raises(UserError, match="another architecture"):
         composed(tmp_path, parts, operator="dyconv", backbone_checkpoint=tmp_path / "classifier.pth")
@@ -87,6 +92,13 @@ def test_a_backbone_starts_from_a_classifiers_weights(tmp_path, parts):
 def test_a_last_batch_of_one_is_left_out(tmp_path, parts):
     assert composed(tmp_path, parts, batch_size=4).train_dataloader.drop_last
     assert not composed(tmp_path, parts, batch_size=3).train_dataloader.drop_last
+
+
+def test_a_processs_last_batch_of_one_is_left_out(tmp_path, parts):
+    # 5 images: 3 for each of two processes
+    assert composed(tmp_path, parts, batch_size=2, processes=2).train_dataloader.drop_last
+    assert not composed(tmp_path, parts, batch_size=4, processes=2).train_dataloader.drop_last
+    assert not composed(tmp_path, parts, batch_size=2, processes=5).train_dataloader.drop_last, "nothing would be left"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +115,7 @@ def test_a_last_batch_of_one_is_left_out(tmp_path, parts):
         (dict(epochs=1.5), "epochs must be a whole number"),
         (dict(batch_size=0), "batch_size must be a whole number of at least 1"),
         (dict(pixels=8), "pixels must be"),
+        (dict(processes=0), "processes must be a whole number of at least 1"),
         (dict(valid_list=f"{LISTS}/none.txt"), "valid_list .*none.txt is missing"),
         (dict(valid_list=f"{LISTS}/train.txt"), "train_list and valid_list share 5 images"),
         (dict(test_list=f"{LISTS}/look.txt"), "valid_list and test_list share 3 images"),

@@ -18,7 +18,7 @@ _memory = threading.local()
 Factors = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-# Up to some megabytes each for large images; a ResNet-50 has 14 at one size of its input, the same in both modes.
+# Up to some megabytes each for large images; a ResNet-50 has 15 at one size of its input, the same in both modes.
 @functools.lru_cache(maxsize=64)
 def connections(
     size: tuple[int, ...],

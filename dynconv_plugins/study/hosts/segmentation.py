@@ -106,6 +106,7 @@ def settle(folder: Path, record: Mapping[str, Any]) -> None:
             pixels=options["pixels"],
             epochs=options["epochs"],
             batch_size=per_process(options["batch_size"] or batch(record["recipe"]), record["processes"]),
+            processes=record["processes"],
             backbone_checkpoint=options["backbone_checkpoint"],
             seed=record["seed"],
             **lists,

@@ -36,6 +36,7 @@ def run(module: str, *args: object, code: int = 0) -> subprocess.CompletedProces
     return done
 
 
+@pytest.mark.slow
 def test_networks(tmp_path):
     pytest.importorskip("tsai", reason="tsai comes with the tsai extra")
     report, picture = tmp_path / "models.json", tmp_path / "models.png"

@@ -48,7 +48,10 @@ def kill_somewhere(args: tuple, out: Path, rng: random.Random, signum: int) -> i
     return process.returncode
 
 
-@pytest.mark.parametrize("arguments", [EVERYTHING, PLATEAU], ids=["everything", "plateau"])
+@pytest.mark.parametrize(
+    "arguments",
+    [pytest.param(EVERYTHING, id="everything"), pytest.param(PLATEAU, id="plateau", marks=pytest.mark.slow)],
+)
 def test_kill_and_resume_is_exact(folder: Path, tmp_path: Path, arguments: tuple) -> None:
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")

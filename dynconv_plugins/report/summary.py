@@ -201,7 +201,7 @@ def _floor(rows: Sequence[Compared]) -> str:
     if constant is None or not best < HARDLY * constant:
         return ""
     least = f"always naming the most frequent class scores {constant:.1%}, the best network {best:.1%}"
-    return f"The networks have hardly learned the task ({least}): its differences say nothing about operators."
+    return f"The networks have hardly learned the task ({least}): their differences say nothing about operators."
 
 
 def _noise(task: Task, rows: Sequence[Compared]) -> str:

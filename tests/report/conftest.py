@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 DATA = {
     "timm": {"name": "Tiny ImageNet, 20 classes", "train": 9000, "valid": 1000, "test": 1000, "classes": 20},

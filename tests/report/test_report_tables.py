@@ -1,4 +1,4 @@
-"""What the tables, the answers and the published numbers say."""
+"""What the tables and the answers say."""
 
 from __future__ import annotations
 
@@ -13,23 +13,16 @@ pytest.importorskip("scipy")
 pytest.importorskip("matplotlib")
 pytest.importorskip("yaml")
 
-from dynconv_plugins.report import published, tables
+from made import STATIC, study_of
+
+from dynconv_plugins.report import tables
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.commands import command
 from dynconv_plugins.report.compare import Verdict, compare
-from dynconv_plugins.report.cost_table import costs, references
+from dynconv_plugins.report.cost_table import costs
 from dynconv_plugins.report.looks import looks
 from dynconv_plugins.report.records import Cell
-from dynconv_plugins.report.run_table import runs
 from dynconv_plugins.report.summary import answer, budget, caveats
-
-STATIC = [0.60, 0.61, 0.62, 0.60, 0.61]
-
-
-def study_of(fabricate, scores, host="timm", **more):
-    study = collect([fabricate().task("task", host, scores, **more).root])
-    task = study.tasks["task"]
-    return study, task, compare(task)
 
 
 def shifted(by, noise=(0.001, -0.002, 0.0, 0.002, -0.001)):
@@ -137,59 +130,6 @@ def test_per_class_and_missing_classes(fabricate) -> None:
     assert tables.results(task, rows).title == "mIoU (Table 4 of the paper)"
 
 
-def test_the_papers_numbers_beside_ours(fabricate) -> None:
-    keys = ("static", "globalsoft", "localsoft", "hard", "odconv")
-    _, task, rows = study_of(fabricate, dict.fromkeys(keys, STATIC))
-    found = {r.model.key: published.published(task, r.model) for r in rows}
-    assert [found[k].score for k in keys] == [0.652, 0.701, 0.715, 0.687, 0.734]
-    assert [found[k].gflops for k in keys] == [1.5, 1.8, 2.0, 2.1, 2.3]
-    note = published.not_comparable(task)
-    assert (
-        "20 of 200 classes" in note and "9,000 of 100,000 training samples" in note and "64 px instead of 224" in note
-    )
-    text = costs(task, rows).markdown()
-    assert "11.94" in text and "1.838" in text
-    assert "60.5" in references(task).markdown()
-    _, task, rows = study_of(fabricate, {"static": [0.3], "odconv": [0.4]}, host="mmseg")
-    assert [published.published(task, r.model).score for r in rows] == [0.675, 0.7309]
-    assert "Faster R-CNN" in published.not_comparable(task)
-
-
-def test_folds_of_the_papers_networks(fabricate) -> None:
-    own = published.folds()
-    scores = {"static": own["CNN"]["accuracy"], "odconv": own["D-CNN"]["accuracy"]}
-    losses = {"static": own["CNN"]["loss"], "odconv": own["D-CNN"]["loss"]}
-    study, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1",), folds=True, losses=losses)
-    assert task.folded and rows[1].verdict is Verdict.BETTER and rows[1].p == pytest.approx(6.215e-3, rel=1e-3)
-    table = runs(task)
-    assert [row[0].text for row in table.rows[2:]] == ["the paper's CNN", "the paper's D-CNN"]
-    results = tables.results(task, rows)
-    less = [row[[h.text for h in results.heads].index("ours less the paper's")].text for row in results.rows]
-    assert less == ["+0.0", "+0.0"] and "says neither" in published.left_open(task)
-    assert len(table.heads) == 13 and table.rows[0][1].text == "50.6" and table.rows[0][1].note == "1.461"
-    assert [table.rows[0][11].text, table.rows[1][11].text] == ["57.1", "65.3"]
-    assert published.published(task, rows[0].model).score == 0.571
-    assert published.published(task, rows[1].model).score == 0.653 and published.not_comparable(task) == ""
-    assert "corrected" in tables.tests(task, rows).heads[3].text
-    assert "78 test samples in each fold" in " ".join(caveats(study, {"task": rows})["task"])
-
-
-def test_other_series_are_not_the_papers(fabricate) -> None:
-    data = {"name": "Beef", "train": 30, "test": 30, "classes": 5}
-    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC}, host="tsai", data=data)
-    assert published.entry_of(task) is None and references(task) is None and published.source(task) == ""
-    data = {"name": "Adiac", "train": 390, "test": 391, "classes": 37}
-    _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
-    assert "official split instead of 10 folds" in published.not_comparable(task)
-    assert "84.1" in references(task).markdown() and published.source(task) == ""
-    assert tables.results(task, compare(task)).title == "Accuracy", "the paper has no table of the official split"
-    data = {"name": "Adiac, training series only", "train": 292, "test": 98, "classes": 37, "tuning": True}
-    _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
-    assert published.entry_of(task) is None and references(task) is None, "recipes are compared with each other"
-    _, task, _ = study_of(fabricate, {"static": STATIC}, recipe="tiny_imagenet_64", options={"epochs": 10})
-    assert "recipe tiny_imagenet_64 instead of the paper's; 10 of its 30 epochs" in published.not_comparable(task)
-
-
 def test_equal_scores_are_not_significant(fabricate) -> None:
     _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC})
     assert rows[1].verdict is Verdict.OPEN and rows[1].p == 1.0
@@ -224,35 +164,6 @@ def test_one_untested_model_is_not_every_model(fabricate) -> None:
     assert answer(task, rows).word == "Not shown"
 
 
-def test_times_are_the_processors_and_none_of_a_killed_run(fabricate) -> None:
-    made = fabricate().task("task", "timm", {"static": [0.5, 0.5, 0.5], "odconv": [0.6, 0.6, 0.6]})
-    for path in made.root.glob("task/*/*/cell.json"):
-        record = json.loads(path.read_text())
-        dynamic = record["operator"] == "odconv"
-        record |= {"seconds": 50.0 if dynamic else 100.0, "processor_seconds": 30.0 if dynamic else 20.0}
-        record |= {"attempts": 2, "processor_seconds": 1.0} if record["seed"] == 2 and dynamic else {"attempts": 1}
-        path.write_text(json.dumps(record))
-    _, row = compare(collect([made.root]).tasks["task"])
-    assert row.ratio("seconds") == pytest.approx(1.5), "50 s of wall clock say what ran beside it"
-    for path in made.root.glob("task/*/*/cell.json"):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"machine": {"cpu": "x", "gpu": "H200"}}))
-    _, row = compare(collect([made.root]).tasks["task"])
-    assert row.ratio("seconds") == pytest.approx(0.5)
-
-
-def test_a_mean_time_and_its_ratio_are_of_the_same_runs(fabricate) -> None:
-    made = fabricate().task("task", "timm", {"static": [0.5, 0.5], "odconv": [0.6, 0.6]})
-    for path in made.root.glob("task/*/*/cell.json"):
-        record = json.loads(path.read_text())
-        killed = record["operator"] == "static" and record["seed"] == 0
-        spent = 60.0 * (1 + record["seed"]) * (2 if record["operator"] == "odconv" else 1)
-        path.write_text(json.dumps(record | {"seconds": spent, "attempts": 2 if killed else 1}))
-    task = collect([made.root]).tasks["task"]
-    table = costs(task, compare(task))
-    place = [h.text for h in table.heads].index("training")
-    assert [(row[place].text, row[place].note) for row in table.rows] == [("2.00", ""), ("4.00", "2.00×")]
-
-
 def test_networks_that_have_learned_next_to_nothing_are_called_that(fabricate) -> None:
     made = fabricate().task("task", "mmseg", {"static": [0.045], "odconv": [0.049]}, per_class=("background", "cat"))
 
@@ -279,26 +190,6 @@ def test_a_class_that_is_nowhere_has_a_row_and_no_part_in_the_mean(fabricate) ->
     table = tables.classes(task, compare(task))
     assert [row[0].text for row in table.rows] == ["background", "cat", "boat", "mIoU"]
     assert table.rows[2][1].text == "–" and "mean over 2 of the 3 classes" in table.about
-
-
-def test_a_latency_that_was_disturbed_is_said(fabricate) -> None:
-    made = fabricate().task("task", "timm", {"static": [0.5], "odconv": [0.6]})
-
-    def said() -> str:
-        study = collect([made.root])
-        return " ".join(caveats(study, {"task": compare(study.tasks["task"])})["task"])
-
-    assert "varied" not in said()
-    path = made.root / "task" / "costs.json"
-    costs = json.loads(path.read_text())
-    costs["models"]["odconv"]["latency_ms"]["1"] = [90.0, 145.0, 348.0]
-    path.write_text(json.dumps(costs))
-    assert "The latency of ODConv varied by more than half" in said()
-
-
-def test_what_is_changed_has_no_published_counts(fabricate) -> None:
-    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC}, arguments={"num_kernels": 8})
-    assert published.counts(rows[1].model) is None
 
 
 def test_looks_differ_without_colour() -> None:

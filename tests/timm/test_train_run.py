@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import shutil
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from timm.utils import NativeScaler
-from training import DYNAMIC, SMALL, load, make_folder
+from training import DYNAMIC, SMALL, load, make_folder, summary
 
 import dynconv_plugins as dc
 from dynconv_plugins.datasets import diatoms, tiny_imagenet
@@ -38,11 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, out: Path, *args: object) -> list[dict[str, str]]:
-    """Trains in this process and returns the rows of summary.csv."""
-    flags = (folder, *DYNAMIC, *SMALL, "--lr", 0.05, "--output", out, "--experiment", "x", *args)
-    assert main([*map(str, flags)]) == 0
-    with (out / "x" / "summary.csv").open() as file:
-        return list(csv.DictReader(file))
+    return summary(folder, out, "--lr", 0.05, *args)
 
 
 def loader(folder: Path, *flags: object, world: World | None = None) -> object:

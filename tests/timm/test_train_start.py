@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,7 @@ import timm
 import torch
 from timm.task import ClassificationTask
 from torch import nn
-from training import DYNAMIC, SMALL, load, make_folder
+from training import DYNAMIC, SMALL, load, make_folder, summary
 
 import dynconv_plugins as dc
 import timm_models  # noqa: F401 - registers the models
@@ -20,7 +19,6 @@ from dynconv_plugins.cli import run as dynconv
 from dynconv_plugins.errors import UserError
 from timm_models.train.args import parse
 from timm_models.train.build import make_model, make_temperature
-from timm_models.train.cli import main
 from timm_models.train.epochs import _finish_training
 from timm_models.train.world import World
 
@@ -33,11 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(folder: Path, out: Path, *args: object) -> list[dict[str, str]]:
-    """Trains in this process and returns the rows of summary.csv."""
-    flags = (folder, *DYNAMIC, *SMALL, "--batch-size", 4, "--output", out, "--experiment", "x", *args)
-    assert main([*map(str, flags)]) == 0
-    with (out / "x" / "summary.csv").open() as file:
-        return list(csv.DictReader(file))
+    return summary(folder, out, "--batch-size", 4, *args)
 
 
 def static_weights(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+
+from timm_models.train.cli import main
 
 # A dynamic ResNet-18 of 80 thousand parameters.
 DYNAMIC = ("--model", "resnet18_odconv", "--model-kwargs", "small_stem=True", "channels=(8,16,16,32)")
@@ -27,6 +30,14 @@ def make_folder(root: Path, classes: int = 3, train: int = 16, val: int = 4, siz
                 pixels = rng.normal(60 + 60 * label, 40, (size, size, 3)).clip(0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.jpg")
     return root
+
+
+def summary(folder: Path, out: Path, *args: object) -> list[dict[str, str]]:
+    """Trains in this process and returns the rows of summary.csv."""
+    flags = (folder, *DYNAMIC, *SMALL, *args, "--output", out, "--experiment", "x")
+    assert main([*map(str, flags)]) == 0
+    with (out / "x" / "summary.csv").open() as file:
+        return list(csv.DictReader(file))
 
 
 def command(*args: object) -> list[str]:

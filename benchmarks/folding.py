@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import dynconv_plugins as dc
 from dynconv_plugins import datasets
 from dynconv_plugins.demo.records import Cell, Data
-from dynconv_plugins.demo.series import Series, standardised
+from dynconv_plugins.demo.series import Series
 from dynconv_plugins.errors import UserError, run_cli
 
 
@@ -35,6 +35,8 @@ def main() -> None:
     data = Data(name, root, len(train), len(test), int(classes.max()) + 1)
 
     def loader(indices: list[int]) -> DataLoader:
+        from tsai_models.data import standardised
+
         inputs = torch.from_numpy(standardised(X[indices]))
         return DataLoader(TensorDataset(inputs, torch.from_numpy(classes[indices])), batch_size=64)
 

@@ -27,7 +27,7 @@ from dynconv_plugins.demo import runner
 from dynconv_plugins.demo.images import PIXELS, Images
 from dynconv_plugins.demo.records import Cell, Data
 from dynconv_plugins.demo.segmentation import Segmentation
-from dynconv_plugins.demo.series import Series, standardised
+from dynconv_plugins.demo.series import Series
 from dynconv_plugins.demo.sizes import Size
 from dynconv_plugins.errors import UserError, run_cli
 
@@ -64,6 +64,7 @@ def untrained(host, cell: Cell, data: Data) -> float:
         assert inputs.shape[2:] == (PIXELS, PIXELS)
     else:
         from tsai_models.archs import ARCHS, build
+        from tsai_models.data import standardised
 
         X, y, (_, test) = datasets.ucr.load(data.path, host.name)
         model = build(ARCHS[host.arch].twin, 1, data.classes, X.shape[2]).eval()

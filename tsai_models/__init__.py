@@ -10,10 +10,9 @@ A network that ``python -m tsai_models train`` has left, on series ``X [N, varia
     import numpy as np
     import torch
 
-    from dynconv_plugins.demo.series import standardised
     from tsai_models import ODConvFCN
     from tsai_models.archs import build
-    from tsai_models.data import with_differences
+    from tsai_models.data import standardised, with_differences
 
     folder = Path("runs/tsai/ODConvFCN-Diatoms-official")
     config = json.loads((folder / "results.json").read_text())["config"]

@@ -72,6 +72,7 @@ class Series:
 
     def load(self, cell: Cell, data: Data) -> tuple[nn.Module, torch.Tensor]:
         from tsai_models.archs import ARCHS, build
+        from tsai_models.data import standardised
 
         entry = ARCHS[self.arch]
         operator = {} if cell.operator == "static" else {"operator": cell.operator}
@@ -90,6 +91,8 @@ class Series:
         )
         X, y, (_, test) = datasets.ucr.load(data.path, self.name)
         chosen, labels = attention.by_class([y[i] for i in test])
+        from tsai_models.data import standardised
+
         inputs = standardised(X[[test[i] for i in chosen]])
         for operator, model in models.items():
             if operator != "static":
@@ -97,10 +100,3 @@ class Series:
                     model, operator, torch.from_numpy(inputs), list(inputs[:, 0]), labels, album, self.task
                 )
         return section
-
-
-def standardised(X: np.ndarray) -> np.ndarray:
-    """Each series with mean 0 and standard deviation 1, as training has seen it."""
-    X = X.astype(np.float32)
-    # tsai divides by the unbiased deviation; a third of a per cent more is enough to change predictions.
-    return (X - X.mean(-1, keepdims=True)) / np.maximum(X.std(-1, ddof=1, keepdims=True), 1e-8)

@@ -38,9 +38,8 @@ def subject(
         UserError: If anything is unknown, missing, damaged or does not fit; one line.
     """
     require("tsai", "tsai")
-    from tsai_models.data import with_differences
+    from tsai_models.data import standardised, with_differences
 
-    from ..demo.series import standardised
     from ..study.hosts.series import differences
 
     X, classes, label = _series(source)

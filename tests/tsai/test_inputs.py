@@ -10,9 +10,8 @@ from tsai.data.core import TSTensor
 from tsai.data.preprocessing import TSStandardize
 
 import tsai_models
-from dynconv_plugins.demo.series import standardised
 from dynconv_plugins.errors import UserError
-from tsai_models.data import Series, load
+from tsai_models.data import Series, load, standardised
 from tsai_models.train import loaders
 
 CPU = torch.device("cpu")

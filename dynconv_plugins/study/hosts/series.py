@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from ... import datasets
-from ...demo.series import standardised
 from ...errors import UnknownName, UserError
 from ..cells import RUN, Cell, digest
 from ..plan import STATIC, Task
@@ -219,7 +218,7 @@ def _predictions(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 def samples(folder: Path, n: int) -> list[Sample]:
     """The first test series of each of the first `n` classes that have one, as the network takes them."""
-    from tsai_models.data import Series, splits, with_differences
+    from tsai_models.data import Series, splits, standardised, with_differences
 
     record = json.loads((folder / "cell.json").read_text())
     stored = record["data"]

@@ -118,8 +118,7 @@ class Compared:
         if self.twin is None:
             return None
         if what in ("seconds", "memory"):
-            ours, theirs = getattr(self.model, what), getattr(self.twin, what)
-            common = self._common(what)
+            ours, theirs, common = getattr(self.model, what), getattr(self.twin, what), self._common(what)
             return sum(ours[u] for u in common) / sum(theirs[u] for u in common) if common else None
         a, b = self.model.costs, self.twin.costs
         if a is None or b is None or (a.measured != b.measured and what not in ("params", "macs")):

@@ -14,7 +14,7 @@ from torch import nn
 from ..study import hosts
 from .attentions import Drawn, attentions
 from .cam import grad_cam, last_map, resized
-from .records import STATIC, Model, Task
+from .records import STATIC, Model, Task, spelled
 from .studio import DRAWN, INK, Picture, Studio, plt
 
 HEAT = "#d9610f"
@@ -104,9 +104,7 @@ def _loaded(task: Task, models: Sequence[Model], notes: list[str]) -> dict[str, 
 def _first(task: Task, loaded: Mapping[str, nn.Module]) -> str:
     """Which runs the pictures are of: the network is named where the task has several."""
     model = task.models[next(iter(loaded))]
-    unit = next(iter(model.results))
-    letters = unit.rstrip("0123456789")
-    run = f"{letters} {unit[len(letters) :]}"
+    run = spelled(next(iter(model.results)))
     return f"{model.network}, {run}" if len(task.networks) > 1 else run
 
 

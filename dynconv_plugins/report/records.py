@@ -226,6 +226,12 @@ def order(unit: str) -> tuple[str, int]:
     return letters, int(unit[len(letters) :] or -1)
 
 
+def spelled(unit: str) -> str:
+    """A unit's name for people: ``seed 2``."""
+    letters, number = order(unit)
+    return f"{letters} {number}" if number >= 0 else letters
+
+
 def label_of(operator: str, label: str = "") -> str:
     """The name for people: a label of the plan's own, else the operator's name as its paper writes it."""
     return NAMES.get(operator, operator) if label in ("", operator) else label

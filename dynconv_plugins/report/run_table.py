@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from . import published
-from .records import Task
+from .records import Task, spelled
 from .sheet import DASH, Head, Table, Value, breaks, capital, percent
 
 
@@ -17,7 +17,7 @@ def runs(task: Task) -> Table:
     table = Table(
         f"{task.name}-runs",
         "Every fold (Table 4a and Figure 9 of the paper)" if task.folded else "Every run",
-        [Head("Model", number=False), *(Head(_unit(u)) for u in units), Head("mean"), Head("sd")],
+        [Head("Model", number=False), *(Head(spelled(u)) for u in units), Head("mean"), Head("sd")],
         about=f"{capital(task.score_name)} in %{', with the test loss' if _with_losses(task) else ''}.",
     )
     for model in task.ordered():
@@ -55,8 +55,3 @@ def _theirs(name: str, own: Mapping[str, Sequence[float]]) -> list[Value]:
     pairs = zip(scores, losses, strict=True)
     ends = percent(scores.mean(), f"{losses.mean():.3f}"), percent(scores.std(ddof=1), f"{losses.std(ddof=1):.3f}")
     return [Value(f"the paper's {name}"), *(percent(float(s), f"{loss:.3f}") for s, loss in pairs), *ends]
-
-
-def _unit(unit: str) -> str:
-    letters = unit.rstrip("0123456789")
-    return f"{letters} {unit[len(letters) :]}"

@@ -44,10 +44,23 @@ def _leave_out(study: Study) -> None:
             del study.tasks[name]
             study.notes.append(f"Task {name} of the plan ({len(task.cells)} cells) has not been started.")
         elif unstarted:
-            told = ", ".join(m.key for m in unstarted)
+            told = _grouped(unstarted, len(task.networks))
             study.notes.append(f"Models of the plan's task {name} that have not been started: {told}.")
             for model in unstarted:
                 del task.models[model.key]
+
+
+def _grouped(models: Sequence[Model], networks: int) -> str:
+    """``"hard, ODConv"``, or ``"FCN: hard; ResNet, InceptionTime: static, hard"`` where a task has several networks."""
+    labels: dict[str, list[str]] = {}
+    for model in models:
+        labels.setdefault(model.network, []).append(model.label)
+    alike: dict[str, list[str]] = {}
+    for network, names in labels.items():
+        alike.setdefault(", ".join(names), []).append(network)
+    if networks == 1:
+        return next(iter(alike))
+    return "; ".join(f"{', '.join(found)}: {names}" for names, found in alike.items())
 
 
 def _read_run(study: Study, run: Path, number: int) -> None:
@@ -180,7 +193,7 @@ def _same_conditions(task: Task) -> None:
         ("recipe", lambda r: r.get("recipe")),
         ("options", lambda r: r.get("options")),
         ("data", lambda r: _parts(r.get("data") or {})),
-        ("git commit", lambda r: (r.get("git") or {}).get("commit")),
+        ("git commit", lambda r: ((r.get("git") or {}).get("commit") or "")[:12] or None),
     ):
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
         if len(seen) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,21 @@ def test_every_kind_of_broken_cell_is_named(fabricate) -> None:
     assert found["seed6"] == ("damaged", "metrics.json is not there")
     assert "nan" in found["seed7"][1] and "64.2" in found["seed8"][1]
     assert missing_line(task) == "8 of 18 cells have no result: 1 failed, 5 damaged, 1 running, 1 not started."
+
+
+def test_what_has_not_been_started_is_told_by_network(fabricate) -> None:
+    keys = [f"{n}-{o}" for n in ("FCN", "ResNet", "Net1") for o in ("static", "odconv", "hard")]
+    made = fabricate().task("series", "tsai", dict.fromkeys(keys, [0.5]), networks=["FCN", "ResNet", "Net1"])
+    for key in ("FCN-hard", *keys[3:]):
+        shutil.rmtree(made.root / "series" / key)
+    study = collect([made.root])
+    told = "FCN: hard; ResNet, Net1: static, ODConv, hard"
+    assert study.notes == [f"Models of the plan's task series that have not been started: {told}."]
+    assert [m.key for m in study.tasks["series"].ordered()] == ["FCN-static", "FCN-odconv"]
+
+    made = fabricate().task("images", "timm", {"static": [0.5], "odconv": [0.5], "hard": [0.5]})
+    shutil.rmtree(made.root / "images" / "hard")
+    assert collect([made.root]).notes == ["Models of the plan's task images that have not been started: hard."]
 
 
 def test_only_the_common_units_are_paired(fabricate) -> None:

@@ -10,6 +10,7 @@ from .errors import UnknownName, UserError
 from .explain import explain_backends
 from .fold import FoldReport, fold
 from .functional import Attention, dynamic_conv
+from .norms import update_bn
 from .operators import *  # noqa: F403 - the operators' own __all__ is the list
 from .operators import __all__ as _operators
 from .prune import PruneReport, prune
@@ -41,5 +42,6 @@ __all__ = [
     "record_attention",
     "registry",
     "set_temperature",
+    "update_bn",
     *_operators,
 ]

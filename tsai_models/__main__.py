@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     t.add_argument("--pretrain-epochs", type=_positive(int), help="of the twin of a Net*_DCNN; default as --epochs")
     t.add_argument("--lr", type=_positive(float), help="instead of the recipe's")
     t.add_argument("--batch-size", type=_positive(int), help="instead of the recipe's")
+    t.add_argument("--schedule", help="one-cycle, constant or plateau, instead of the recipe's")
     t.add_argument("--differences", type=int, metavar="N", help="feed N differences of the series as further variables")
     for name, says in (
         ("label-smoothing", "share of the target spread over all classes"),
@@ -143,8 +144,9 @@ def train(args: argparse.Namespace) -> int:
         registry.get(args.operator)
     if args.folds and args.seeds:
         raise UserError("--folds and --seeds exclude each other: folds use all series, seeds repeat the official split")
-    numbers = ("epochs", "lr", "batch_size", "differences", "label_smoothing", "augment", "mixup", "ema", "holdout")
-    overrides = {name: value for name in numbers if (value := getattr(args, name)) is not None}
+    of_recipes = ("epochs", "lr", "batch_size", "schedule", "differences")
+    of_recipes += ("label_smoothing", "augment", "mixup", "ema", "holdout")
+    overrides = {name: value for name in of_recipes if (value := getattr(args, name)) is not None}
     operator_args = {"num_kernels": args.num_kernels, "reduction": args.reduction, "where": args.where}
     operator_args = {k: v for k, v in operator_args.items() if v is not None}
     for name, value in args.operator_arg:

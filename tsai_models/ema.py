@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import torch
 from fastai.callback.core import Callback
+from fastai.torch_core import no_random
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+import dynconv_plugins as dc
+
+LARGEST = 1024  # series in a batch that statistics are taken of
 
 
 def _averaged(model: nn.Module) -> list[Tensor]:
@@ -18,7 +23,9 @@ class EMACallback(Callback):
     """Validates and keeps an average of the weights over the steps (Polyak averaging, with forgetting).
 
     In the model's place from each validation to the next training epoch, and after the fit. The first steps weigh
-    more, ``min(decay, (1 + n) / (10 + n))`` at step n, as the initial weights are worth nothing.
+    more, ``min(decay, (1 + n) / (10 + n))`` at step n, as the initial weights are worth nothing. Batch norms get the
+    statistics of the training series under the averaged weights, see :func:`dynconv_plugins.update_bn`; an average of
+    other weights' statistics makes dynamic networks useless while the rate is high.
 
     Args:
         decay: What the average keeps of itself each step; 0.99 averages over about 100 steps.
@@ -59,6 +66,15 @@ class EMACallback(Callback):
         if self.trained is None:
             self.trained = [v.clone() for v in _averaged(self.learn.model)]
             self._put(self.average)
+            if self.steps:  # fastai announces learn.validate() as a fit too
+                self._update_bn()
+
+    def _update_bn(self) -> None:
+        train = self.dls.train
+        # As large as the loaders of validation have them; nothing of the order in which training goes on is drawn.
+        with no_random(reproducible=False):
+            loader = train.new(shuffle=False, drop_last=False, bs=min(len(train.dataset), LARGEST))
+            dc.update_bn(self.learn.model, (batch[0].as_subclass(Tensor) for batch in loader))
 
     @torch.no_grad()
     def _put(self, values: list[Tensor]) -> None:

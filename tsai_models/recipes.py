@@ -14,9 +14,11 @@ from fastai.learner import Learner
 from fastai.losses import CrossEntropyLossFlat
 from fastai.torch_core import distrib_barrier, rank_distrib
 
-from dynconv_plugins.errors import UserError
+from dynconv_plugins.errors import UnknownName, UserError
 
 from .ema import EMACallback
+
+SCHEDULES = ("one-cycle", "constant", "plateau")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Recipe:
     best: bool = False
 
     def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise UnknownName("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.holdout < 1:
             raise UserError(f"a holdout is a part of the training series, 0 <= holdout < 1, not {self.holdout:g}")
         if not self.holdout and (self.best or self.patience or self.schedule == "plateau"):

@@ -1,14 +1,19 @@
-"""Small real learners: sine waves whose class is their frequency, easily learned in seconds."""
+"""Small real learners: sine waves whose class is their frequency, easily learned in seconds.
+
+Also lets the tests import the module beside them."""
 
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
 import pytest
 
 from dynconv_plugins.errors import run_cli
+from tsai_models import Net1_CNN
 from tsai_models.__main__ import main
 
 
@@ -36,6 +41,21 @@ def make_dls(series, tmp_path):
             given if given is not None else default for given, default in zip((X, y, split), series, strict=True)
         )
         return get_ts_dls(X, y, splits=split, tfms=[None, TSClassification()], bs=bs, path=tmp_path, device="cpu")
+
+    return make
+
+
+@pytest.fixture
+def learner(make_dls):
+    from fastai.metrics import accuracy
+    from fastai.torch_core import set_seed
+    from tsai.learner import ts_learner
+
+    def make(arch=Net1_CNN, **kwargs):
+        set_seed(0)
+        learn = ts_learner(make_dls(), arch, metrics=accuracy, **kwargs)
+        learn.model_dir = learn.path
+        return learn
 
     return make
 

@@ -1,42 +1,22 @@
-"""Recipes: the held-out part, what looks at it, the average over the weights, and single folds."""
+"""Recipes: the held-out part, what looks at it, and single folds."""
 
-import csv
-import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback, CancelStepException
-from fastai.metrics import accuracy
-from fastai.torch_core import set_seed
 from torch.nn.functional import cross_entropy
-from tsai.learner import ts_learner
+from written import read
 
 import tsai_models.train as training
 from dynconv_plugins.errors import UserError
-from tsai_models import Net1_CNN, ODConvFCN
+from tsai_models import Net1_CNN
 from tsai_models.archs import build
 from tsai_models.data import Series, hold_out, load, with_differences
 from tsai_models.recipes import RECIPES, Recipe
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture
-def learner(make_dls):
-    def make(arch=Net1_CNN, **kwargs):
-        set_seed(0)
-        learn = ts_learner(make_dls(), arch, metrics=accuracy, **kwargs)
-        learn.model_dir = learn.path
-        return learn
-
-    return make
-
-
-def read(out):
-    with open(out / "history.csv", newline="") as f, np.load(out / "predictions.npz") as arrays:
-        return json.loads((out / "results.json").read_text()), list(csv.DictReader(f)), dict(arrays)
 
 
 def test_held_out_part_is_stratified_and_leaves_every_class():
@@ -137,48 +117,6 @@ def test_losses_that_are_no_numbers_are_never_kept(learner):
         recipe.fit(learn, 2)
 
 
-class Watch(Callback):
-    """The weights after each step."""
-
-    order = 90
-
-    def after_step(self):
-        values = {k: v.detach().clone() for k, v in self.learn.model.state_dict().items()}
-        self.learn.seen = [*getattr(self.learn, "seen", []), values]
-
-
-def test_the_average_is_validated_and_kept(learner):
-    learn = learner(ODConvFCN, cbs=Watch())
-    with learn.no_bar(), learn.no_logging():
-        Recipe(epochs=2, lr=1e-2, ema=0.5).fit(learn)
-        validated, again = learn.recorder.values[-1][1], learn.validate()[0]
-    assert validated == pytest.approx(again, abs=1e-6)
-    kept = learn.model.state_dict()
-    ours = [k for k, v in kept.items() if v.is_floating_point() and not k.endswith("temperature")]
-    weights = [min(0.5, (1 + n) / (10 + n)) for n in range(len(learn.seen))]
-    assert len(weights) == 2 * len(learn.dls.train) and np.prod(weights) < 1e-3
-    for k in ours:
-        average = learn.seen[0][k]  # nearly: a thousandth of it are the initial weights, seen nowhere here
-        for decay, step in zip(weights[1:], learn.seen[1:], strict=True):
-            average = decay * average + (1 - decay) * step[k]
-        torch.testing.assert_close(kept[k], average, atol=1e-3, rtol=1e-3)
-    last = learn.seen[-1]
-    assert any(not torch.allclose(kept[k], last[k], atol=1e-4) for k in ours)
-    temperature = next(k for k in kept if k.endswith("temperature"))
-    assert torch.equal(kept[temperature], last[temperature])
-
-
-def test_training_goes_on_from_the_weights_and_not_from_the_average(learner):
-    """Validating an average between the epochs changes nothing of the training."""
-    seen = []
-    for ema in (0.0, 0.9):
-        learn = learner(cbs=Watch())
-        with learn.no_bar(), learn.no_logging():
-            Recipe(epochs=3, ema=ema).fit(learn)
-        seen.append(learn.seen[-1])
-    assert all(torch.equal(v, seen[1][k]) for k, v in seen[0].items())
-
-
 def test_augmentation_changes_training_series_alone(tmp_path, archive):
     series = load("Waves", archive, tmp_path)
     plain, strong = (training.loaders(series, series.official, 36, CPU, strength) for strength in (0.0, 1.0))
@@ -186,24 +124,6 @@ def test_augmentation_changes_training_series_alone(tmp_path, archive):
     order = lambda x: sorted(x.flatten(1).sum(1).tolist())  # noqa: E731
     batches = [order(next(iter(strong.train))[0]) for _ in range(8)]
     assert any(not np.allclose(b, order(next(iter(plain.train))[0]), atol=1e-3) for b in batches)
-
-
-def test_strong_keeps_the_last_average(train, tmp_path):
-    args = ("--recipe", "strong", "--epochs", "2", "--mixup", "0.2", "--augment", "0.5")
-    assert train(*args, "--out", "run", arch="FCN")[0] == 0
-    assert train(*args, "--ema", "0", "--out", "plain", arch="FCN")[0] == 0
-    results, history, _ = read(tmp_path / "run")
-    plain, plain_history, _ = read(tmp_path / "plain")
-    # An average is all that the two differ in: they train alike, and then keep other weights.
-    assert len(history) == 2
-    for row, other in zip(history, plain_history, strict=True):
-        assert row["train_loss"] == other["train_loss"] and row["valid_loss"] != other["valid_loss"]
-    ours, theirs = (torch.load(tmp_path / d / "model.pth", weights_only=True) for d in ("run", "plain"))
-    assert not any(torch.equal(v, theirs[k]) for k, v in ours.items() if k.endswith("weight"))
-    assert results["rows"][0]["loss"] != plain["rows"][0]["loss"]
-    # A smoothed loss is the history's; the table has the cross-entropy, which is comparable between recipes.
-    assert float(history[-1]["valid_loss"]) != pytest.approx(results["rows"][0]["loss"], abs=1e-3)
-    assert results["rows"][0]["kept_epoch"] == 2
 
 
 def test_differences_are_further_variables(train, tmp_path):
@@ -271,6 +191,8 @@ def test_predictions_are_those_of_the_table(train, tmp_path):
         (["--recipe", "study", "--holdout", "0"], "--holdout above 0"),
         (["--label-smoothing", "1"], "smoothing"),
         (["--ema", "1"], "ema"),
+        (["--schedule", "one_cycle"], "did you mean one-cycle"),
+        (["--schedule", "plateau"], "--holdout above 0"),
         (["--differences", "-1"], "negative"),
     ],
 )

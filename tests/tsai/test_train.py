@@ -1,7 +1,5 @@
 """``python -m tsai_models train``: tables, files, continuing, and bad input."""
 
-import csv
-import json
 import os
 import signal
 import subprocess
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from written import read
 
 import tsai_models.train as training
 from dynconv_plugins import datasets
@@ -26,16 +25,11 @@ ROOT = Path(__file__).parents[2]
 REAL = datasets.find().get("ucr")
 
 
-def read(out: Path):
-    with open(out / "history.csv", newline="") as f:
-        return json.loads((out / "results.json").read_text()), list(csv.DictReader(f))
-
-
 def test_folds_table_and_files(train, tmp_path):
     code, out, err = train("--folds", "3", "--epochs", "2", "--out", "run", arch="Net2_DCNN")
     assert code == 0 and "3 stratified folds" in out and "mean" in out and "sd" in out
     assert "2 epochs of the static twin, then 2" in err
-    results, history = read(tmp_path / "run")
+    results, history, _ = read(tmp_path / "run")
     accuracies = [row["accuracy"] for row in results["rows"]]
     assert [row["run"] for row in results["rows"]] == [0, 1, 2]
     assert all(row["seconds"] > 0 and np.isfinite(row["loss"]) for row in results["rows"])
@@ -68,7 +62,7 @@ def test_progress_can_be_read_while_it_trains(train, tmp_path, monkeypatch):
 
 def test_learns_the_official_split_over_seeds(train, tmp_path):
     code, out, _ = train("--seeds", "2", "--epochs", "12", "--lr", "5e-3", "--out", "run")
-    results, _ = read(tmp_path / "run")
+    results, _, _ = read(tmp_path / "run")
     assert code == 0 and "official split" in out
     assert len(results["rows"]) == 2 and results["mean"] > 0.8
     assert results["rows"][0]["loss"] != results["rows"][1]["loss"]
@@ -93,8 +87,8 @@ def test_continues_with_finished_folds_kept(train, tmp_path, monkeypatch):
     code, out, err = train(*args, "--out", "run")
     assert code == 0 and "1 of 2 folds were finished before" in err
     train(*args, "--out", "whole")
-    continued, history = read(tmp_path / "run")
-    whole, whole_history = read(tmp_path / "whole")
+    continued, history, _ = read(tmp_path / "run")
+    whole, whole_history, _ = read(tmp_path / "whole")
     assert continued["rows"][0] == first[0]
     assert [r["loss"] for r in continued["rows"]] == [r["loss"] for r in whole["rows"]]
     assert history == whole_history
@@ -115,7 +109,7 @@ def test_other_configuration_is_refused_and_overwritten(train, tmp_path):
 
 def test_static_twin_gets_the_same_epochs_and_size(train, tmp_path):
     assert train("--epochs", "2", "--pretrain-epochs", "1", "--static", "--out", "run", arch="Net1_DCNN")[0] == 0
-    results, history = read(tmp_path / "run")
+    results, history, _ = read(tmp_path / "run")
     assert len(history) == 3
     assert results["config"]["parameters"] == sum(p.numel() for p in build(ARCHS["Net1_CNN"].cls, 1, 3).parameters())
 
@@ -125,7 +119,7 @@ def test_hard_attention_logs_its_budget_and_takes_any_argument(train, tmp_path, 
     options = ("--operator", "hard", "--operator-arg", "budget=0.25", "--operator-arg", "ramp=0")
     code, _, _ = train("--epochs", "2", *options, "--out", "run", arch=arch)
     assert code == 0
-    results, history = read(tmp_path / "run")
+    results, history, _ = read(tmp_path / "run")
     assert results["config"]["operator_args"] == {"budget": 0.25, "ramp": 0}
     main = [row for row in history if row["stage"] == "main"]
     assert len(main) == 2 and all(0 <= float(row["mask_rate"]) <= 1 for row in main)

@@ -62,7 +62,8 @@ ENTRIES = {
         "The spatial attention s of one layer for four images of different classes: which of its 3x3 taps count.",
         "The first thing to try: hardly any parameters more, and the best published accuracy at that price.",
         "The four heads are one matrix product. Batch norm of a single sample uses the running statistics; the "
-        "published code stops there.",
+        "published code stops there. Those statistics lag behind while the learning rate is high: an average of the "
+        "weights (EMA, SWA) needs its own, `dc.update_bn(model, batches)`; tsai's `strong` recipe takes them.",
     ),
     "odconv4x": Entry(
         "Omni-dimensional dynamic convolution, four kernels",

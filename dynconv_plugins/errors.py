@@ -59,7 +59,8 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
-    """Runs a command and exits: 0 (or its own code), 2 after a one-line ``error:``, 130 when interrupted.
+    """Runs a command and exits: 0 (or its own code), 2 after a one-line ``error:``, 130 when interrupted, 141 when who
+    reads its output has gone.
 
     ``DYNCONV_DEBUG=1`` shows the traceback instead.
     """
@@ -73,9 +74,17 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         if debug:
             raise
         print(f"error: {e}", file=sys.stderr)
+    except BrokenPipeError:
+        # Who reads has seen enough, as `head` does. What is still buffered must not fail again on the way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except OSError as e:
-        if debug or e.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if debug or e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
             raise
-        where = f" while writing {e.filename}" if e.filename else ""
-        print(f"error: no space left on the disk{where}; free some and run the same command again", file=sys.stderr)
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f" while writing {e.filename}" if e.filename else ""
+            line = f"no space left on the disk{where}; free some and run the same command again"
+        else:
+            line = f"{e.filename or 'a file'}: {(e.strerror or 'not permitted').lower()}"
+        print(f"error: {line}", file=sys.stderr)
     sys.exit(2)

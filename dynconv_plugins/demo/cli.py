@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import signal
 import sys
 import webbrowser
@@ -36,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="holds Tiny ImageNet, VOC 2012 or UCR, whichever are there; default $DYNCONV_DATA, else the diatoms",
     )
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="default: all three")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="default: all cores")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     parser.add_argument("--open", action="store_true", help="open the page in the browser at the end")
 
 
@@ -54,16 +53,17 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--out {args.out} is a file; choose another name")
     if args.data is not None and not args.data.is_dir():
         raise UserError(f"--data {args.data} is not a folder")
-    if args.threads < 1:
+    if args.threads is not None and args.threads < 1:
         raise UserError(f"--threads must be at least 1, not {args.threads}")
     found = datasets.find(args.data) if args.data is not None else datasets.find()
 
+    from dynconv_plugins.demo.machine import cores
     from dynconv_plugins.demo.show import Show
 
     # So that a plain `kill` ends the command that is running as well.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
 
-    show = Show(found, args.out, args.size, args.tasks, args.threads)
+    show = Show(found, args.out, args.size, args.tasks, args.threads or cores())
     code = show.run()
     if args.open:
         webbrowser.open((args.out / "index.html").resolve().as_uri())

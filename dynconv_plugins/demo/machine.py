@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Mapping
@@ -26,6 +27,11 @@ DISTRIBUTIONS = (
     "fvcore",
     "numpy",
 )
+
+
+def cores() -> int:
+    """Cores that this process may use: fewer than there are in a job of a cluster, in a container, under taskset."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def facts(size: str, threads: int) -> dict[str, Any]:

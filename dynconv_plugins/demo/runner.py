@@ -49,6 +49,9 @@ def last_words(folder: Path) -> str:
     except OSError:
         return ""
     kept = [line.strip() for line in text.splitlines() if line.strip()]
+    # Since the command was last started: an earlier attempt failed of something else.
+    starts = [i for i, line in enumerate(kept) if line.startswith("$ ")]
+    kept = kept[starts[-1] + 1 :] if starts else kept
     # A launcher that reports the failure of what it launched says nothing: the exception before it does.
     errors = [line for line in kept if re.match(r"error:|[\w.]+(Error|Exception): ", line)]
     telling = [line for line in errors if "CalledProcessError" not in line]

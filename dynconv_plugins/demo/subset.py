@@ -2,31 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from dynconv_plugins.datasets.preparation import RECORD
+from dynconv_plugins.datasets.tiny_imagenet import KIND
 from dynconv_plugins.errors import UserError
 
 IMAGES = {".jpeg", ".jpg", ".png"}
 
 
 def tiny_imagenet(source: Path, out: Path, classes: int, train: int, test: int) -> Path:
-    """Links the first `classes` classes by name, with `train` and `test` images each."""
+    """Links the first `classes` classes by name, with `train` and `test` images each.
+
+    Either of the official layout or of the one that ``dynconv data tiny-imagenet`` makes, ``train/<wnid>/*.JPEG`` and
+    ``val/<wnid>/*.JPEG``; the same images of both.
+    """
     _clear(out)
     wnids = sorted(p.name for p in (source / "train").iterdir() if p.is_dir())[:classes]
+    table = source / "val" / "val_annotations.txt"
+    prepared = not table.is_file()
     for wnid in wnids:
-        folder = source / "train" / wnid / "images"
+        folder = source / "train" / wnid / ("" if prepared else "images")
         chosen = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGES)[:train]
-        _link(chosen, out / "train" / wnid / "images")
+        _link(chosen, out / "train" / wnid / ("" if prepared else "images"))
+        if prepared:
+            # val_9 comes before val_10, as in the official list.
+            tested = sorted((source / "val" / wnid).glob("*"), key=lambda p: (len(p.name), p.name))[:test]
+            if not tested:
+                raise UserError(f"{source} has neither val/val_annotations.txt nor images in val/{wnid}")
+            _link(tested, out / "val" / wnid)
+            continue
         boxes = source / "train" / wnid / f"{wnid}_boxes.txt"
         if boxes.is_file():
             names = {p.name for p in chosen}
             _keep(boxes, out / "train" / wnid / boxes.name, lambda line, n=names: line.split("\t")[0] in n)
-    table = source / "val" / "val_annotations.txt"
-    if not table.is_file():
-        raise UserError(f"{table} is missing: the official layout of Tiny ImageNet is needed")
+    if prepared:
+        record = source / RECORD
+        words = json.loads(record.read_text())[KIND]["classes"] if record.is_file() else {}
+        (out / "words.txt").write_text("".join(f"{w}\t{words.get(w, w)}\n" for w in wnids))
+        return out
     left, lines = dict.fromkeys(wnids, test), []
     for line in table.read_text().splitlines():
         wnid = line.split("\t")[1] if "\t" in line else ""

@@ -193,7 +193,7 @@ def _same_conditions(task: Task) -> None:
         ("recipe", lambda r: r.get("recipe")),
         ("options", lambda r: r.get("options")),
         ("data", lambda r: _parts(r.get("data") or {})),
-        ("git commit", lambda r: ((r.get("git") or {}).get("commit") or "")[:12] or None),
+        ("git commit", _commits),
     ):
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
         if len(seen) > 1:
@@ -205,6 +205,12 @@ def _same_conditions(task: Task) -> None:
         kinds = {str((r.get("where"), r.get("arguments"))) for c in model.cells.values() if (r := c.record)}
         if len(kinds) > 1:
             task.notes.append(f"The runs of {task.name_of(model)} differ in their arguments: compare with care.")
+
+
+def _commits(record: Mapping[str, Any]) -> str | None:
+    """The commits a run was made by: several if it was continued by another."""
+    states = [r.get("git") or {} for r in (*(record.get("earlier") or ()), record)]
+    return " then ".join(dict.fromkeys(str(s["commit"])[:12] for s in states if s.get("commit"))) or None
 
 
 def _parts(data: Mapping[str, Any]) -> str | None:

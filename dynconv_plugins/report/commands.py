@@ -31,4 +31,4 @@ def command(cell: Cell) -> str:
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
     words = [str(word) for word in record["command"]]
-    return {**record, "command": words, "env": dict(record.get("env") or {})}
+    return {**record, "command": words}

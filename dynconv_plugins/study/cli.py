@@ -29,10 +29,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--networks", nargs="+", metavar="NAME", help="only these networks of it")
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only these models of it, beside the static ones")
     parser.add_argument("--seeds", type=int, metavar="N", help="instead of the plan's; folds stay")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time (default 1)")
-    parser.add_argument(
-        "--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="for all of them together"
-    )
+    parser.add_argument("--jobs", type=int, metavar="N", help="cells at a time (default 1)")
+    parser.add_argument("--threads", type=int, metavar="N", help="for all of them together; default: all cores")
     parser.add_argument(
         "--dry-run", action="store_true", help="print the cells and an estimate of the time; train nothing"
     )
@@ -46,13 +44,18 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the study and returns its exit code: 1 if a cell failed, 130 if it was interrupted."""
+    if os.name != "posix":
+        raise UserError("dynconv study needs Linux or macOS; on Windows, WSL")
     for module in ("rich", "yaml", "fvcore"):
         require(module, extra="study")
     for what in ("jobs", "threads", "seeds"):
         if getattr(args, what) is not None and getattr(args, what) < 1:
             raise UserError(f"--{what} must be at least 1, not {getattr(args, what)}")
+    if args.cluster and args.jobs:
+        raise UserError("--jobs is for this machine; on a cluster say --cluster-arg array_parallelism=N")
     if args.data is not None and not args.data.is_dir():
         raise UserError(f"--data {args.data} is not a folder")
+    from ..demo.machine import cores
     from . import plan as plans
     from .study import Study
 
@@ -61,11 +64,13 @@ def run(args: argparse.Namespace) -> int:
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out} is a file; choose another name")
     found = datasets.find(args.data) if args.data is not None else datasets.find()
-    # So that a plain `kill` stops what is running as Ctrl-C does.
-    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    study = Study(plan, out, found, args.threads)
+    # So that a plain `kill`, or a terminal that is closed, stops what is running as Ctrl-C does. Not under nohup.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    study = Study(plan, out, found, args.threads or cores())
     if args.dry_run:
-        return study.dry_run(args.jobs)
+        return study.dry_run(args.jobs or 1)
     if args.cluster:
         return study.submit(args.cluster, args.cluster_arg, args.no_costs)
-    return study.run(args.jobs, args.no_costs)
+    return study.run(args.jobs or 1, args.no_costs)

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..demo.machine import cores
 from ..errors import UnknownName, UserError, require
 from ..writing import write_json
 from .job import CellJob
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 Jobs = dict[str, "Job[str]"]
 LOCAL, SLURM = "local", "slurm"
 NOTE = "jobs.json"
-# A cell that is out of time goes on where it was, which costs little: submitit's own limit of 3 would end long ones.
+# A cell that is out of time goes on where it was, which costs little (tsai's, which are short, begin again): submitit's
+# own limit of 3 would end long ones.
 TIMEOUTS = 30
 DEFAULTS = {"name": "dynconv", "timeout_min": 24 * 60}
 LATE_FILES = 20.0  # seconds by which a result may be later than the end of its job on a network's file system
@@ -84,7 +86,7 @@ def submit(
     jobs = _running(cells, executor, folder)
     todo = {key: CellJob(run, str(Path(path).resolve()), threads) for key, path in cells.items() if key not in jobs}
     if executor == LOCAL:
-        room = max(1, (os.cpu_count() or 1) // threads) if threads else 1
+        room = max(1, cores() // threads) if threads else 1
         try:
             for key, job in todo.items():
                 while sum(not started.done() for started in jobs.values()) >= room:
@@ -95,8 +97,11 @@ def submit(
             _cancel(jobs)
             raise
     elif todo:
-        with made.batch():
-            jobs |= {key: made.submit(job) for key, job in todo.items()}
+        try:
+            with made.batch():
+                jobs |= {key: made.submit(job) for key, job in todo.items()}
+        except RuntimeError as e:  # submitit's own are of that kind
+            raise UserError(f"{executor} has refused the jobs: {' '.join(str(e).split())}") from None
     # Jobs of other parts of the plan are still to be found by a later call.
     write_json(folder / NOTE, _noted(folder) | {key: [executor, job.job_id] for key, job in jobs.items()})
     return {key: jobs[key] for key in cells}

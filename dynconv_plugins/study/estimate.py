@@ -35,7 +35,8 @@ class Estimates:
                 record = cells.read(cell.folder) or {}
             except cells.Damaged:
                 continue
-            if record.get("status") == DONE:
+            # Those with other inputs, such as fewer epochs, tell nothing.
+            if record.get("status") == DONE and record["inputs"] == records[cell.key]["inputs"]:
                 self.taken.setdefault((cell.task.name, cell.column), []).append(record["seconds"])
 
     def of(self, cell: Cell) -> tuple[float, str]:
@@ -49,11 +50,12 @@ class Estimates:
 
     def _time(self, cell: Cell) -> float:
         host, record = hosts.get(cell.task.host), self.records[cell.key]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")  # as all trainers choose
         torch.set_num_threads(self.threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             batch, steps = host.amount(record)
-            model, x = host.build(record).train(), host.example(record, batch)
+            model, x = host.build(record).train().to(device), host.example(record, batch).to(device)
             optimizer = torch.optim.Adam(model.parameters(), lr=1e-6)
             times = []
             for _ in range(STEPS + 1):
@@ -61,5 +63,7 @@ class Estimates:
                 model(x).float().mean().backward()
                 optimizer.step()
                 optimizer.zero_grad()
+                if device.type == "cuda":
+                    torch.cuda.synchronize()
                 times.append(time.perf_counter() - started)
         return START + steps * sorted(times[1:])[STEPS // 2]

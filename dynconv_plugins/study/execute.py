@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from ..demo.machine import cores
 from ..demo.runner import last_words
 from ..errors import UserError
 from . import cells, hosts, process, provenance, score
@@ -29,7 +30,7 @@ def run_cell(
 
     Args:
         folder: The cell's folder, with its ``cell.json``.
-        threads: CPU threads of the command; 0: all cores.
+        threads: CPU threads of the command; 0: all cores that this process may use.
         gpu: The only GPU that it sees; None: all.
         watch: Called about twice a second.
         stopped: Whether to stop.
@@ -40,7 +41,7 @@ def run_cell(
     path = Path(folder)
     try:
         with process.claimed(path) as lock:
-            return _run(path, threads or os.cpu_count() or 1, gpu, lock, watch, stopped)
+            return _run(path, threads or cores(), gpu, lock, watch, stopped)
     except process.Busy as e:
         raise UserError(f"{path} {e}") from None
 
@@ -86,7 +87,12 @@ def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -
 
 def _facts(record: dict[str, Any], threads: int) -> dict[str, Any]:
     made = {"threads": threads, "versions": provenance.versions(), "git": provenance.git()}
-    return made | {"machine": provenance.machine(), "attempts": record.get("attempts", 0) + 1, "started": _now()}
+    made |= {"machine": provenance.machine(), "attempts": record.get("attempts", 0) + 1, "started": _now()}
+    if record.get("attempts"):
+        # What goes on from a checkpoint was made by these as well.
+        before = {k: record[k] for k in ("started", "git", "versions", "machine") if k in record}
+        made["earlier"] = [*record.get("earlier", []), before]
+    return made
 
 
 def _ended(path: Path, status: str, error: str) -> str:
@@ -108,7 +114,6 @@ def environment(record: dict[str, Any], threads: int, gpu: str | None) -> dict[s
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "MPLBACKEND": "Agg",  # hosts that plot need no screen
         **({} if gpu is None else {"CUDA_VISIBLE_DEVICES": str(gpu)}),
-        **record.get("env", {}),
     }
 
 

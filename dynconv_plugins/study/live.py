@@ -32,7 +32,6 @@ class Board:
         self.troubles: dict[str, str] = {}
         self.running: dict[str, tuple[Cell, float, str]] = {}
         self.scores = {c.key: score_of(c.folder) for c in all_cells if status[c.key] == DONE}
-        self.seconds: list[float] = []
         self.looked: dict[str, float] = {}
         self.lock = threading.Lock()
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
@@ -79,7 +78,6 @@ class Board:
             _, since, _ = self.running.pop(cell.key)
             self.status[cell.key] = status
             if status == DONE:
-                self.seconds.append(time.monotonic() - since)
                 self.scores[cell.key] = score_of(cell.folder)
         if status == FAILED:
             error = self.troubles.setdefault(cell.key, _error(cell.folder))
@@ -115,7 +113,7 @@ def summary(all_cells: list[Cell], status: dict[str, str], scores: dict[str, flo
     for cell in all_cells:
         rows.setdefault((cell.task.name, cell.column), []).append(cell)
     before = ""
-    for (task, model), group in sorted(rows.items(), key=lambda item: [c.key for c in all_cells].index(item[1][0].key)):
+    for (task, model), group in rows.items():
         found = [100 * s for c in group if (s := scores.get(c.key)) is not None]
         states = [status[c.key] for c in group]
         done = f"{states.count(DONE)}/{len(group)}" + (f" {n} failed" if (n := states.count(FAILED)) else "")

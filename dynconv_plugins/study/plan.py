@@ -143,11 +143,14 @@ def _task(key: str, raw: Any, plan: str) -> Task:
     twice = next((label for label in labels if labels.count(label) > 1), None)
     if twice:
         raise UserError(f"{place}: two models are called {twice}; give one of them a label")
+    networks = tuple(str(n) for n in _listed(raw["networks"], place, "networks"))
+    if len(set(networks)) < len(networks):
+        raise UserError(f"{place}: a network is named twice: {', '.join(networks)}")
     return Task(
         name=key,
         host=raw["host"],
         data=dict(data),
-        networks=tuple(str(n) for n in _listed(raw["networks"], place, "networks")),
+        networks=networks,
         models=models,
         recipe=str(raw["recipe"]),
         options=dict(raw.get("options", {})),

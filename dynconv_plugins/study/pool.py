@@ -26,6 +26,7 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
     Returns:
         False if it was interrupted: then what was running has been stopped, and can be continued.
     """
+    jobs = max(1, min(jobs, len(todo)))  # so that fewer cells get more threads each
     stop = threading.Event()
     slots: queue.Queue[str | None] = queue.Queue()
     for gpu in _gpus(jobs):

@@ -1,7 +1,7 @@
 """One command as a child process: its own group, its output in a file, its time and memory, and a lock on its folder.
 
 The child inherits the lock. So a study that was killed leaves the folder locked for as long as its trainer lives on,
-and the next study knows whom to stop before it goes on.
+and the next study knows whom to stop before it goes on. (torchrun's workers do not inherit it; they end with it.)
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
+
+from ..errors import UserError
 
 LOCK = ".lock"
 GRACE = 60.0  # seconds a trainer has to save what it saves
@@ -43,6 +45,7 @@ def claimed(folder: Path) -> Iterator[int]:
 
     Raises:
         Busy: If somebody else is at it.
+        UserError: If the file system has no locks.
     """
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -57,8 +60,10 @@ def claimed(folder: Path) -> Iterator[int]:
 def _locked(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         return False
+    except OSError as e:  # some file systems of clusters
+        raise UserError(f"no file can be locked there ({e.strerror}); choose another --out") from None
     return True
 
 
@@ -140,12 +145,13 @@ def run(
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         del signals[0]  # a study that a script has put into the background ignores it, and so do its children
-    due, looked, peak = 0.0, 0.0, 0.0
+    due, looked, peak, family = 0.0, 0.0, 0.0, dict[int, str]()
     try:
         _note(lock, {"study": os.getpid(), "machine": socket.gethostname(), "group": child.pid})
         while True:
             if time.monotonic() >= looked:
-                peak, looked = max(peak, _peak(child.pid)), time.monotonic() + 1
+                family |= _family(child.pid)
+                peak, looked = max(peak, _peak(family)), time.monotonic() + 1
             pid, status, used = os.wait4(child.pid, os.WNOHANG)
             if pid:
                 break
@@ -156,28 +162,51 @@ def run(
             time.sleep(0.25)
             watch()
     except BaseException:
-        with _ignored(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        _kill(child.pid, family)
         raise
     child.returncode = os.waitstatus_to_exitcode(status)
-    # What it left behind in its group (loaders of a trainer that was killed) must not go on writing.
-    with _ignored(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+    # What it left behind (loaders of a trainer that was killed) must not go on writing.
+    _kill(child.pid, family)
     return child.returncode, Usage(time.monotonic() - started, used.ru_utime + used.ru_stime, peak)
 
 
-def _peak(group: int) -> float:
-    """The most memory in MiB that a process of a group has held since it was started.
+def _family(group: int) -> dict[int, str]:
+    """The processes of a group and all that come from them, torchrun's in groups of their own, with the moment each was
+    started: numbers are used again."""
+    found: dict[int, tuple[int, int, str]] = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with _ignored(OSError):  # it has ended meanwhile
+            found[int(entry.name)] = _stat(int(entry.name))
+    ours = {pid for pid, (_, of, _) in found.items() if of == group}
+    while more := {pid for pid, (parent, _, _) in found.items() if parent in ours} - ours:
+        ours |= more
+    return {pid: found[pid][2] for pid in ours}
+
+
+def _stat(pid: int) -> tuple[int, int, str]:
+    """Parent, group and start of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # a name may hold anything
+    return int(fields[1]), int(fields[2]), fields[19]
+
+
+def _kill(group: int, family: Mapping[int, str]) -> None:
+    with _ignored(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    for pid, started in family.items():
+        with _ignored(OSError):
+            if _stat(pid)[2] == started:
+                os.kill(pid, signal.SIGKILL)
+
+
+def _peak(pids: Iterable[int]) -> float:
+    """The most memory in MiB that one of these processes has held since it was started.
 
     Not what `os.wait4` tells: Linux counts there what the child had in common with this process before it became
     another program.
     """
     peak = 0
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if os.getpgid(int(entry.name)) == group:
-                lines = (entry / "status").read_text().splitlines()
-                peak = max(peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
-        except OSError:
-            continue  # it has ended meanwhile
+    for pid in pids:
+        with _ignored(OSError):
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            peak = max(peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
     return peak / 1024

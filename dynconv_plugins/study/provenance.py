@@ -11,6 +11,8 @@ from typing import Any
 
 from ..demo import machine as facts
 
+_PLUGINS = (":/timm_models", ":/tsai_models", ":/mmseg_configs")
+
 
 @cache
 def versions() -> dict[str, str]:
@@ -47,7 +49,11 @@ def git() -> dict[str, Any] | None:
     try:
         if said("ls-files", "--error-unmatch", str(here / "provenance.py")) == "":
             return None
-        dirty = bool(said("status", "--porcelain", "--untracked-files=no"))
+        # A new module that is not in the commit counts, a new file beside the packages does not.
+        dirty = bool(
+            said("status", "--porcelain", "--untracked-files=no")
+            or said("ls-files", "--others", "--exclude-standard", "--full-name", f":/{here.parent.name}", *_PLUGINS)
+        )
         return {"commit": said("rev-parse", "HEAD"), "dirty": dirty}
     except (OSError, subprocess.SubprocessError):
         return None
@@ -56,5 +62,4 @@ def git() -> dict[str, Any] | None:
 def shown(record: Mapping[str, Any]) -> str:
     """A cell's command as a person would type it, in an active environment."""
     first = Path(record["command"][0]).name
-    words = shlex.join(("python" if first.startswith("python") else first, *record["command"][1:]))
-    return "".join(f"{name}={shlex.quote(value)} " for name, value in record.get("env", {}).items()) + words
+    return shlex.join(("python" if first.startswith("python") else first, *record["command"][1:]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +15,7 @@ from . import cells, hosts, process
 from .cells import Cell
 from .execute import DONE, WAITING
 from .hosts.common import Data
-from .plan import Plan
+from .plan import Plan, Task
 
 OLD = "old"
 
@@ -62,7 +64,7 @@ def make(
                 warnings.simplefilter("ignore")
                 host = hosts.get(task.host)
                 recipe = host.recipe(task.recipe)
-                data[task.name] = host.prepare(task, found, root / "data" / task.name)
+                data[task.name] = host.prepare(task, found, _data_folder(root, task, found))
         except (UserError, ImportError, OSError, TypeError, ValueError) as e:
             schedule.troubles[task.name] = " ".join(str(e).split())
             continue
@@ -84,19 +86,34 @@ def make(
     return schedule
 
 
+def _data_folder(root: Path, task: Task, found: Mapping[str, Path]) -> Path:
+    """Where a task's data are prepared: another place for other settings, as something may be training on these."""
+    places = {name: str(path.resolve()) for name, path in found.items()}
+    return root / "data" / task.name / cells.digest(task.host, task.data, places)[:8]
+
+
 def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A cell's record before it has run, fingerprint included."""
     host = hosts.get(cell.task.host)
     made = cells.described(cell)
     # Paths are where things lie, not what they are: a study may be moved, or go on on another machine.
-    inputs = cells.digest({k: v for k, v in made.items() if k != "about"}, recipe, data.fingerprint)
+    counted = made | {"options": {name: _content(value) for name, value in made["options"].items()}}
+    inputs = cells.digest({k: v for k, v in counted.items() if k != "about"}, recipe, data.fingerprint)
     command = list(host.command(cell, data, cell.folder))
     if cell.task.processes > 1:
         from .launch import launched
 
         command = list(launched(tuple(command), cell.task.processes))
     score = "mIoU" if cell.task.host == "mmseg" else "accuracy"
-    return {**made, "score_name": score, "data": data.as_json(), "command": command, "env": {}, "inputs": inputs}
+    return {**made, "score_name": score, "data": data.as_json(), "command": command, "inputs": inputs}
+
+
+def _content(value: Any) -> Any:
+    """What a file holds, for an option that names one, such as weights to start from; other values as they are."""
+    if isinstance(value, str) and os.sep in value and Path(value).is_file():
+        with open(value, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    return value
 
 
 def _seen(cell: Cell, record: Mapping[str, Any]) -> str:

@@ -34,8 +34,9 @@ class Study:
 
     def __init__(self, plan: Plan, out: Path, found: Mapping[str, Path], threads: int) -> None:
         self.plan, self.out, self.found, self.threads = plan, out, found, threads
-        # A log that is no terminal has no width of its own.
-        self.console = Console(width=None if sys.stdout.isatty() else 110)
+        # A log that is no terminal has no width of its own. This very stream: another thread that keeps a host quiet
+        # puts another in its place meanwhile.
+        self.console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 110)
 
     def _say(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -78,12 +79,19 @@ class Study:
         except (KeyboardInterrupt, SystemExit):
             whole = False
         for key, cell in todo.items():
-            record = cells.read(cell.folder) or {}
+            try:
+                record = cells.read(cell.folder) or {}
+            except cells.Damaged as e:
+                record = {"status": FAILED, "error": str(e)}
             made.status[key] = record.get("status", FAILED)
             if whole and made.status[key] != DONE:
                 made.troubles[key] = errors.get(key) or record.get("error") or "it has not run"
-        if whole and not no_costs:
+        if whole and not no_costs and cluster == clusters.LOCAL:
             self._costs(made)
+        elif whole and not no_costs:
+            self._say(
+                "costs are one machine's: on the one they should tell of, give the command without --cluster"
+            )
         return self._end(made, whole)
 
     def _costs(self, made: schedule.Schedule) -> None:
@@ -130,7 +138,9 @@ class Study:
         from .estimate import Estimates
 
         made = self._schedule(looking=True)
-        estimates, total = Estimates(self.threads // jobs or 1, made.cells, made.records), 0.0
+        todo = made.todo()
+        jobs = max(1, min(jobs, len(todo)))
+        estimates, left = Estimates(self.threads // jobs or 1, made.cells, made.records), [0.0]
         table = Table(header_style="bold", title=f"plan {self.plan.name}", title_justify="left")
         for head in ("cell", "status", "seconds", "from"):
             table.add_column(head, justify="right" if head == "seconds" else "left", overflow="fold")
@@ -140,14 +150,13 @@ class Study:
             except (UserError, RuntimeError, TypeError, ValueError) as e:
                 made.troubles[cell.key] = " ".join(str(e).split())
                 seconds, source = 0.0, "cannot be built"
-            left = seconds if made.status[cell.key] != DONE else 0.0
-            total += left
+            left.append(seconds if made.status[cell.key] != DONE else 0.0)
             table.add_row(cell.key, made.status[cell.key], f"{seconds:.0f}", source)
         self.console.print(table)
         for what, trouble in made.troubles.items():
             self._say(f"cannot run {what}: {trouble}")
-        todo = len(made.todo())
-        self._say(f"{todo} of {len(made.cells)} cells to run, about {_hours(total / jobs)} with {jobs} at a time")
+        needed = _hours(max(max(left), sum(left) / jobs))
+        self._say(f"{len(todo)} of {len(made.cells)} cells to run, about {needed} with {jobs} at a time")
         return 1 if made.troubles else 0
 
 

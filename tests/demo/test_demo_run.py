@@ -111,6 +111,15 @@ def test_subsets_keep_the_official_layouts(tmp_path: Path) -> None:
     ready = datasets.tiny_imagenet.prepare(tiny, tmp_path / "ready")
     assert len(list(ready.glob("val/*/*"))) == 4
 
+    # The same images of what 'dynconv data' has made of it.
+    whole = datasets.tiny_imagenet.prepare(made / "tiny-imagenet-200", tmp_path / "whole")
+    again = subset.tiny_imagenet(whole, tmp_path / "again", classes=2, train=3, test=2)
+    prepared = [ready, datasets.tiny_imagenet.prepare(again, tmp_path / "ready again")]
+    images = [{p.relative_to(root) for p in root.glob("*/*/*")} for root in prepared]
+    assert images[0] == images[1] and len(images[0]) == 10
+    words = [dict(line.split("\t", 1) for line in (p / "words.txt").read_text().splitlines()) for p in (tiny, again)]
+    assert words[0] == words[1]
+
     voc = subset.voc2012(made / "VOCdevkit" / "VOC2012", tmp_path / "voc", train=5, test=2)
     lists = {n: (voc / "ImageSets" / "Segmentation" / f"{n}.txt").read_text().split() for n in ("train", "val")}
     assert {k: len(v) for k, v in lists.items()} == {"train": 5, "val": 2}

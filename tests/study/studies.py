@@ -34,6 +34,10 @@ MASKS = {
 }
 
 
+TASK = {**SERIES, "options": {"epochs": 3, "batch_size": 8}}
+STUDY = {"a": TASK, "b": {**TASK, "models": ["odconv"]}}  # what the fixture `finished` has run
+
+
 def write_plan(path: Path, **tasks: dict) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(yaml.safe_dump({"tasks": tasks}, sort_keys=False))

@@ -12,12 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
-from studies import IMAGES, SERIES, command, environment, write_plan
+from studies import IMAGES, SERIES, STUDY, TASK, command, environment, write_plan
 
 from dynconv_plugins import cli
 from dynconv_plugins.errors import UserError
 
-STUDY = {"a": {**SERIES, "models": ["static", "odconv"], "options": {"epochs": 3, "batch_size": 8}}}
+# Tests that copy one finished study run in one process of pytest's.
+pytestmark = pytest.mark.xdist_group("study")
 
 
 def scores(out: Path) -> dict[str, tuple]:
@@ -49,19 +50,14 @@ def killed(path: Path, out: Path, after: float, number: int) -> None:
         process.wait(timeout=100)
 
 
-def finish(path: Path, out: Path) -> str:
-    done = subprocess.run(command(path, "--out", out, "--no-costs"), env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture
+def finish(study):
+    def run(path: Path, out: Path) -> str:
+        done = study(path, "--out", out, "--no-costs")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The folder of a study that ran undisturbed, and its seconds."""
-    folder = tmp_path_factory.mktemp("finished")
-    started = time.monotonic()
-    finish(write_plan(folder / "p.yaml", **STUDY), folder / "out")
-    return folder, time.monotonic() - started
+    return run
 
 
 def copied(finished: tuple[Path, float], tmp_path: Path) -> tuple[Path, Path]:
@@ -69,7 +65,7 @@ def copied(finished: tuple[Path, float], tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "p.yaml", tmp_path / "out"
 
 
-def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, finished: tuple[Path, float]) -> None:
+def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, finished: tuple[Path, float], finish) -> None:
     path, out = write_plan(tmp_path / "p.yaml", **STUDY), tmp_path / "out"
     # kill -9 leaves the trainer alone in the world; the next study must stop it and go on.
     for part, number in ((0.3, signal.SIGKILL), (0.6, signal.SIGINT)):
@@ -81,7 +77,7 @@ def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, finished: tuple
 
 @pytest.mark.slow
 @pytest.mark.timeout(2000)
-def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
+def test_ten_kills_at_random_moments(tmp_path: Path, finish) -> None:
     tasks = {**STUDY, "b": {**IMAGES, "options": {**IMAGES["options"], "epochs": 4}}}
     path, draw = write_plan(tmp_path / "p.yaml", **tasks), random.Random(0)
     started = time.monotonic()
@@ -95,10 +91,10 @@ def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
     assert not trainers(tmp_path / "cut")
 
 
-def test_damaged_records(tmp_path: Path, finished: tuple[Path, float]) -> None:
+def test_damaged_records(tmp_path: Path, finished: tuple[Path, float], finish) -> None:
     path, out = copied(finished, tmp_path)
     before = scores(out)
-    first, second = out / "a/static/seed0", out / "a/odconv/seed0"
+    first, second = out / "a/static/seed0", out / "b/odconv/seed0"
     trained = (second / "run/model.pth").stat().st_mtime_ns
     # metrics: scored again from what is there; the record itself: what belongs to it is unknown, so it is run again
     (second / "metrics.json").write_text('{"score": 0.')
@@ -111,30 +107,34 @@ def test_damaged_records(tmp_path: Path, finished: tuple[Path, float]) -> None:
     assert scores(out) == before
 
 
-def test_a_crashing_cell_and_a_missing_data_set(tmp_path: Path, study) -> None:
-    crash = {**SERIES, "models": ["static", {"operator": "odconv", "label": "bad", "num_kernels": -1}]}
+def test_a_crashing_cell_and_a_missing_data_set(tmp_path: Path, study, finished: tuple[Path, float]) -> None:
+    _, out = copied(finished, tmp_path)
+    before = scores(out)
+    crash = {**TASK, "models": ["static", {"operator": "odconv", "label": "bad", "num_kernels": -1}]}
     missing = {**SERIES, "data": "Adiac"}
-    done = study(write_plan(tmp_path / "p.yaml", a=crash, b=missing), "--out", "out", "--no-costs")
+    done = study(write_plan(tmp_path / "q.yaml", a=crash, b=missing), "--out", "out", "--no-costs")
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith("failed")]
     assert len(lines) == 2
     assert any("a/bad/seed0: exit code 2: error: " in line and "num_kernels" in line for line in lines)
     assert any(line.startswith("failed b: no UCR archive found") and "DYNCONV_DATA" in line for line in lines)
-    assert json.loads((tmp_path / "out/a/static/seed0/cell.json").read_text())["status"] == "done"
-    assert json.loads((tmp_path / "out/a/bad/seed0/cell.json").read_text())["status"] == "failed"
+    assert scores(out) == before and "2 cells, 1 of them finished before" in done.stdout
+    assert json.loads((out / "a/static/seed0/cell.json").read_text())["status"] == "done"
+    assert json.loads((out / "a/bad/seed0/cell.json").read_text())["status"] == "failed"
 
 
-def test_a_full_disk(tmp_path: Path, study, finished: tuple[Path, float]) -> None:
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk(tmp_path: Path, study, finished: tuple[Path, float], finish) -> None:
     path, out = copied(finished, tmp_path)
-    shutil.rmtree(out / "a/odconv/seed0")
+    shutil.rmtree(out / "b/odconv/seed0")
     before = scores(out)
     # Everything that is written through this link meets a full disk.
-    (out / "a/odconv/seed0").mkdir(parents=True)
-    os.symlink("/dev/full", out / "a/odconv/seed0/log.txt")
+    (out / "b/odconv/seed0").mkdir(parents=True)
+    os.symlink("/dev/full", out / "b/odconv/seed0/log.txt")
     done = study(path, "--out", "out", "--no-costs")
-    assert done.returncode == 1 and "failed a/odconv/seed0: no space left on device" in done.stdout
+    assert done.returncode == 1 and "failed b/odconv/seed0: no space left on device" in done.stdout
     assert scores(out) == before
-    (out / "a/odconv/seed0/log.txt").unlink()
+    (out / "b/odconv/seed0/log.txt").unlink()
     finish(path, out)
     assert len(scores(out)) == 2
 

@@ -67,6 +67,7 @@ BAD = [
     ({"models": [{"operator": "odconv", "label": "a/b"}]}, "folder's name"),
     ({"models": [{"operator": "static", "where": "initial"}]}, "takes no arguments"),
     ({"models": None}, "models missing"),
+    ({"networks": ["FCN", "FCN"]}, "a network is named twice"),
     ({"epochs": 3}, "unknown entry"),
     ({"folds": 1}, "at least 2"),
     ({"seeds": "many"}, "whole number"),

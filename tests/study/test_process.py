@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from dynconv_plugins.errors import UserError
 from dynconv_plugins.study import process
 
 
@@ -27,13 +29,35 @@ def test_a_command_is_stopped_at_once(tmp_path: Path, handler) -> None:
     assert code != 0 and used.seconds < process.GRACE / 2
 
 
-def test_nothing_of_a_group_is_left(tmp_path: Path) -> None:
-    script = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000.5)'])"
+def alive(word: str) -> list[int]:
+    """Processes whose command line holds a word."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if word.encode() in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="this system does not tell who started whom")
+@pytest.mark.parametrize("session", [False, True], ids=["its-group", "a-session-of-its-own-as-torchrun's-workers"])
+def test_nothing_that_a_command_has_started_is_left(tmp_path: Path, session: bool) -> None:
+    words = [sys.executable, "-c", "import time; time.sleep(1000)", str(tmp_path / "left")]
+    script = f"import subprocess, time; subprocess.Popen({words!r}, start_new_session={session}); time.sleep(2)"
     with process.claimed(tmp_path) as lock, open(tmp_path / "log", "ab") as log:
         code, _ = process.run((sys.executable, "-c", script), dict(os.environ), log, lock, lambda: None, lambda: False)
     assert code == 0
     time.sleep(0.5)
-    assert "1000.5" not in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert not alive(str(tmp_path / "left"))
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(process.fcntl, "flock", unsupported)
+    with pytest.raises(UserError, match=r"no file can be locked.*choose another --out"), process.claimed(tmp_path):
+        pass
 
 
 def test_memory_is_the_commands_own(tmp_path: Path) -> None:

@@ -4,66 +4,78 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from studies import IMAGES, MASKS, SERIES, write_plan
+from studies import IMAGES, MASKS, SERIES, STUDY, write_plan
+
+# Tests that copy one finished study run in one process of pytest's.
+pytestmark = pytest.mark.xdist_group("study")
 
 
 def cell(folder: Path) -> tuple[dict, dict]:
     return tuple(json.loads((folder / name).read_text()) for name in ("cell.json", "metrics.json"))
 
 
-def test_a_cell_of_each_host(tmp_path: Path, study) -> None:
-    path = write_plan(tmp_path / "p.yaml", images=IMAGES, masks=MASKS, series=SERIES)
-    done = study(path, "--out", "out", "--no-costs")
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short name: mmengine writes its configuration often, in seconds if a path fills a line."""
+    with tempfile.TemporaryDirectory(prefix="s") as folder:
+        yield Path(folder)
+
+
+def test_a_cell_of_each_host(short: Path, study, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynconv_plugins.study.study.COST_SECONDS", 0.1)
+    path, out = write_plan(short / "p.yaml", images=IMAGES, masks=MASKS, series=SERIES), short / "out"
+    done = study(path, "--out", out, "--no-costs")
     assert done.returncode == 0, done.stdout + done.stderr
     # Net1's static twin is trained for both stages of the dynamic one
     for key, most, epochs in (("images/odconv", 8, 1), ("masks/odconv", None, 1), ("series/static", 18, 2)):
-        record, metrics = cell(tmp_path / "out" / key / "seed0")
+        record, metrics = cell(out / key / "seed0")
         assert record["status"] == "done" and record["command"] and record["seconds"] > 0
         assert {"torch", "Python", "timm"} <= record["versions"].keys() and record["machine"]["cores"]
         assert 0 <= metrics["score"] <= 1 and metrics["curve"]["steps"] == [*range(1, epochs + 1)]
         assert metrics["kept_epoch"] == epochs
         assert math.isfinite(metrics["curve"]["train_loss"][0])
         if most:
-            stored = np.load(tmp_path / "out" / key / "seed0" / "predictions.npz")
+            stored = np.load(out / key / "seed0" / "predictions.npz")
             assert len(stored["truth"]) == most
             assert metrics["score"] == pytest.approx((stored["truth"] == stored["predicted"]).mean())
     # mIoU is the mean over what is shown or predicted
-    _, metrics = cell(tmp_path / "out" / "masks" / "odconv" / "seed0")
+    _, metrics = cell(out / "masks" / "odconv" / "seed0")
     known = [v for v in metrics["per_class"].values() if v is not None]
     assert metrics["score"] == pytest.approx(np.mean(known)) and len(known) < len(metrics["per_class"]) == 21
     assert 0 < metrics["constant_score"] <= 0.5, "of at least two classes"
 
     # the costs that were left out are all that is left to do
-    done = study(path, "--out", "out", "--tasks", "series", "--threads", 1)
+    done = study(path, "--out", out, "--tasks", "series", "--threads", 1)
     assert done.returncode == 0 and "1 cells, 1 of them finished before" in done.stdout
-    costs = json.loads((tmp_path / "out" / "series" / "costs.json").read_text())["models"]["static"]
+    costs = json.loads((out / "series" / "costs.json").read_text())["models"]["static"]
     assert costs["params"] > 0 and set(costs["latency_ms"]) == {"1", "64"}
     low, median, high = costs["latency_ms"]["1"]
     assert 0 < low <= median <= high and costs["memory_mb"]["training_8"] > 0
 
     # finished cells are not run again, and nothing is measured again
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.json")}
-    again = study(path, "--out", "out", "--no-costs")
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}
+    again = study(path, "--out", out, "--no-costs")
     assert again.returncode == 0 and "3 of them finished before" in again.stdout
-    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.json")}
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}
 
 
-def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study) -> None:
-    one = {**SERIES, "models": ["static"]}
-    other = {**SERIES, "networks": "Net2"}
-    assert study(write_plan(tmp_path / "p.yaml", a=one, b=other), "--out", "out", "--no-costs").returncode == 0
-    first = (tmp_path / "out/b/static/seed0/metrics.json").stat().st_mtime_ns
-    changed = {**one, "options": {"epochs": 2, "batch_size": 8}}
-    other = {**other, "about": "a description is no input"}
+def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study, finished: tuple[Path, float]) -> None:
+    shutil.copytree(finished[0], tmp_path, dirs_exist_ok=True)
+    first = (tmp_path / "out/b/odconv/seed0/metrics.json").stat().st_mtime_ns
+    changed = {**STUDY["a"], "options": {"epochs": 1, "batch_size": 8}}
+    other = {**STUDY["b"], "about": "a description is no input"}
     done = study(write_plan(tmp_path / "p.yaml", a=changed, b=other), "--out", "out", "--no-costs")
     assert done.returncode == 0 and "inputs changed (options)" in done.stdout
-    assert (tmp_path / "out/b/static/seed0/metrics.json").stat().st_mtime_ns == first
-    assert cell(tmp_path / "out/a/static/seed0")[1]["epochs"] == 4  # both stages of the dynamic twin
-    assert cell(tmp_path / "out/old/a/static/seed0.1")[1]["epochs"] == 2  # nothing is lost
+    assert (tmp_path / "out/b/odconv/seed0/metrics.json").stat().st_mtime_ns == first
+    assert cell(tmp_path / "out/a/static/seed0")[1]["epochs"] == 2  # both stages of the dynamic twin
+    assert cell(tmp_path / "out/old/a/static/seed0.1")[1]["epochs"] == 6  # nothing is lost
 
 
 def test_dry_run_changes_nothing(tmp_path: Path, study) -> None:

@@ -119,7 +119,13 @@ def flags(options: Mapping[str, Any]) -> list[str]:
 
 
 def per_process(batch: int, processes: int) -> int:
-    """The batch of each process when they share one of `batch` samples."""
+    """The batch of each process when they share one of `batch` samples.
+
+    Raises:
+        UserError: If it is no positive whole number, or cannot be divided.
+    """
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise UserError(f"batch_size is a positive whole number, not {batch!r}")
     if batch % processes:
         raise UserError(f"a batch of {batch} cannot be divided among {processes} processes")
     return batch // processes

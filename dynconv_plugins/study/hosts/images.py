@@ -19,6 +19,7 @@ from torch import nn
 from ... import datasets
 from ...demo import subset
 from ...errors import UserError
+from ...writing import write_json
 from ..cells import RUN, Cell, digest
 from ..plan import Task
 from .common import PYTHON, Data, Sample, divided, flags, only_training, per_process, settings
@@ -48,13 +49,14 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     asked = digest(str(source.resolve()), *limits, given["holdout"], sorted(os.listdir(source / "train")), tuning)
     done = folder / "split.json"
     if not (done.is_file() and _read(done).get("asked") == asked):
+        done.unlink(missing_ok=True)  # what is half made is nobody's
         part = subset.tiny_imagenet(source, folder / "part", *limits)
         datasets.tiny_imagenet.prepare(part, folder / "official")
         counts = _split(folder / "official", folder / "images", float(given["holdout"]), tuning)
         # Where the images lie is none of a cell's inputs.
         names = sorted(str(p.relative_to(folder)) for p in (folder / "images").rglob("*.*"))
         part = {"asked": asked, "fingerprint": digest("images", names), "counts": counts, "words": _words(part)}
-        done.write_text(json.dumps(part))
+        write_json(done, part)
     counts, fingerprint = _read(done)["counts"], _read(done)["fingerprint"]
     name = f"Tiny ImageNet, {counts['classes']} classes" if real else f"diatoms, {counts['classes']} shapes"
     name += ", training images only" if tuning else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 import sys
@@ -20,6 +19,7 @@ from mmseg_configs.recipes import batch, compose, quietly
 
 from ... import datasets
 from ...errors import UserError
+from ...writing import write_text
 from ..cells import RUN, Cell, digest
 from ..plan import Task
 from .common import Data, Sample, divided, only_training, per_process, settings
@@ -57,7 +57,7 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     datasets.voc2012.prepare(source, folder / "masks")
     kept, held, test = divided(train, test, float(given["holdout"]), tuning)
     for name, part in (("train", kept), ("valid", held), ("test", test)):
-        (folder / f"{name}.txt").write_text("".join(f"{line}\n" for line in part))
+        write_text(folder / f"{name}.txt", "".join(f"{line}\n" for line in part))
     whole = "VOC 2012" if len(train) + len(test) >= WHOLE else "VOC 2012 subset"
     name = f"{whole}, {options['pixels']} px" if real else f"diatoms, {options['pixels']} px"
     name += ", training images only" if tuning else ""
@@ -67,15 +67,14 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """The recipe's file as a syntax tree, so that comments do not count."""
-    import mmseg_configs
+    """What the recipe says, for a round number of epochs and pixels: how it is written does not count."""
+    from mmseg_configs import recipes
 
-    folder = Path(mmseg_configs.__file__).parent / "recipes"
-    path = folder / f"{name}.py"
-    if not path.is_file() or name.startswith("_"):
-        known = ", ".join(p.stem for p in sorted(folder.glob("[!_]*.py")))
-        raise UserError(f"mmseg has no recipe {name}: {known}")
-    return {"tree": ast.dump(ast.parse(path.read_text()))}
+    if name not in recipes.names():
+        raise UserError(f"mmseg has no recipe {name}: {', '.join(recipes.names())}")
+    module = getattr(recipes, name)
+    constants = {key: value for key, value in vars(module).items() if key.isupper()}
+    return {"settings": module.settings(100), "augmentation": module.augmentation(100), **constants}
 
 
 def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:

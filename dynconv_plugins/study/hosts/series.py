@@ -15,6 +15,7 @@ from torch import nn
 
 from ... import datasets
 from ...errors import UnknownName, UserError
+from ...writing import write_text
 from ..cells import RUN, Cell, digest
 from ..plan import STATIC, Task
 from .common import PYTHON, Data, Sample, flags, held_out, only_training, per_process, settings
@@ -73,7 +74,7 @@ def _training_only(root: Path, name: str, holdout: float, out: Path) -> Path:
     (out / name).mkdir(parents=True, exist_ok=True)
     for part, chosen in zip(("TRAIN", "TEST"), parts, strict=True):
         lines = ("\t".join([y[i], *(repr(float(v)) for v in X[i, 0])]) for i in chosen)
-        (out / name / f"{name}_{part}.tsv").write_text("".join(f"{line}\n" for line in lines))
+        write_text(out / name / f"{name}_{part}.tsv", "".join(f"{line}\n" for line in lines))
     return out
 
 

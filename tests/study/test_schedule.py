@@ -1,0 +1,72 @@
+"""What a study compares with what lies in its folder, and how long it says the rest will take."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from studies import IMAGES, SERIES, write_plan
+
+from dynconv_plugins.errors import UserError
+from dynconv_plugins.study import cells, hosts, plan, pool, schedule
+from dynconv_plugins.study.estimate import Estimates
+
+
+def made(folder: Path, **tasks: dict) -> schedule.Schedule:
+    return schedule.make(plan.load(write_plan(folder / "p.yaml", **tasks)), folder / "out", {}, lambda line: None)
+
+
+def test_what_a_named_file_holds_is_an_input(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    task = {**IMAGES, "options": {**IMAGES["options"], "initial_checkpoint": str(weights)}}
+    inputs = []
+    for content in ("one", "another", "one"):
+        weights.write_text(content)
+        inputs.append([r["inputs"] for r in made(tmp_path, a=task).records.values()])
+    assert inputs[0] == inputs[2] != inputs[1]
+
+
+def test_other_settings_are_prepared_in_another_place(tmp_path: Path) -> None:
+    """A study may be training on these, while a second one, or a dry run, looks at those."""
+    places = []
+    for holdout in (0.2, 0.4, 0.2):
+        [record] = made(tmp_path, a={**IMAGES, "data": {**IMAGES["data"], "holdout": holdout}}).records.values()
+        places.append(Path(record["data"]["path"]))
+    assert places[0] == places[2] != places[1]
+    assert [len(list((p / "val").rglob("*.*"))) for p in places[:2]] == [4, 8]
+
+
+@pytest.mark.parametrize(("given", "batch"), [(SERIES, "32"), (IMAGES, None), (SERIES, 0), (SERIES, True)])
+def test_a_batch_of_the_wrong_kind_is_a_line(tmp_path: Path, given: dict, batch: object) -> None:
+    done = made(tmp_path, a={**given, "options": {**given["options"], "batch_size": batch}}, b=SERIES)
+    assert done.troubles == {"a": f"batch_size is a positive whole number, not {batch!r}"}
+    assert all(cell.task.name == "b" for cell in done.cells)
+
+
+def test_runs_with_other_inputs_tell_nothing_of_the_time(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Estimates, "_time", lambda self, cell: 77.0)
+    [cell] = (first := made(tmp_path, a=SERIES)).cells
+    cells.update(cell.folder, status="done", seconds=5.0)
+    assert Estimates(1, first.cells, first.records).of(cell) == (5.0, "measured before")
+    again = {key: {**record, "inputs": "others"} for key, record in first.records.items()}
+    assert Estimates(1, first.cells, again).of(cell)[0] == 77.0
+
+
+def test_recipes_of_mmseg_count_by_what_they_say(tmp_path: Path) -> None:
+    host = hosts.get("mmseg")
+    assert json.dumps(host.recipe("study")) != json.dumps(host.recipe("modern"))
+    assert "100" in json.dumps(host.recipe("modern")) and "BATCH" in host.recipe("modern")
+    with pytest.raises(UserError, match="no recipe strong: modern, study|no recipe strong: study, modern"):
+        host.recipe("strong")
+
+
+def test_fewer_cells_than_jobs_get_more_threads_each(tmp_path: Path) -> None:
+    class Quiet:
+        def __getattr__(self, name: str):
+            return lambda *args: None
+
+    seen = []
+    todo = made(tmp_path, a={**SERIES, "models": ["static", "odconv"]}).cells
+    run = lambda folder, threads, *rest: seen.append(threads) or "done"  # noqa: E731
+    assert pool.run(todo, jobs=16, threads=8, board=Quiet(), execute=run) and seen == [4, 4]

@@ -1,4 +1,7 @@
-"""Loading a checkpoint succeeds, or says why not: mmengine's own loading only warns when keys do not match."""
+"""Loading a checkpoint succeeds, or says why not: mmengine's own loading only warns when keys do not match.
+
+Saving one is fast: mmengine writes the config into it, for which its formatter takes seconds where paths are long.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,10 @@ class CheckpointGuard(Hook):
         self.strict = strict
 
     def before_run(self, runner: Runner) -> None:
-        """Looks at the file before mmengine opens it."""
+        """Looks at the file before mmengine opens it, and leaves the configs in checkpoints unformatted."""
+        if "_format_python_code" in vars(runner.cfg):
+            # a plain assignment to a `Config` would be one to its content
+            vars(runner.cfg)["_format_python_code"] = False
         load_from = runner.cfg.get("load_from")
         if load_from and "://" not in str(load_from):
             if not Path(load_from).is_file():

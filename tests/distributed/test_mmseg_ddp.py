@@ -10,6 +10,8 @@ import json
 import os
 import re
 import signal
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,8 @@ import mmseg_configs
 from dynconv_plugins.datasets import diatoms
 
 # A hard backbone and a neck whose kernels are mixed at a temperature: both hooks. No max-pooling, where ties are
-# settled by rounding.
+# settled by rounding. mmengine keeps visualizers by name for as long as a process lives, with the folder they write to:
+# under the shipped name this test would get whichever ran here before.
 CONFIG = """
 _base_ = "{base}"
 channels = [8, 16, 16, 32]
@@ -40,6 +43,7 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(_delete_=True, type="SGD", lr=0.02, momentum=0.9))
 train_dataloader = dict(dataset=dict(pipeline=[_base_.load_image, _base_.load_annotations, dict(type="PackSegInputs")]))
 train_cfg = dict(max_iters=3, val_interval=3)
+visualizer = dict(name="ddp")
 default_hooks = dict(
     logger=dict(interval=1),
     checkpoint=dict(interval=3, save_best=None),
@@ -50,11 +54,13 @@ default_hooks = dict(
 
 
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setenv("DYNCONV_DATA", str(diatoms.make(tmp_path / "data", classes=2, train=4, test=2)))
+def config(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     path = tmp_path / "config.py"
     path.write_text(CONFIG.format(base=mmseg_configs.path("fpn_resnet18_diatoms-64x64")))
-    return path
+    # Not under `tmp_path`: a path too long for a line takes mmengine's formatter seconds at every start and checkpoint.
+    with tempfile.TemporaryDirectory(prefix="d") as data:
+        monkeypatch.setenv("DYNCONV_DATA", str(diatoms.make(data, classes=2, train=4, test=2)))
+        yield path
 
 
 def command(config: Path, work: Path, *flags: object, options: tuple[str, ...] = ()) -> tuple[object, ...]:

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,15 +29,19 @@ def _scope():
 
 
 @pytest.fixture(scope="session")
-def diatoms_root(tmp_path_factory) -> Path:
+def diatoms_root() -> Iterator[Path]:
     """A folder for DYNCONV_DATA: 8 training and 4 validation images of two shapes."""
-    return diatoms.make(tmp_path_factory.mktemp("diatoms"), classes=2, train=4, test=2)
+    # Not under pytest's folders: mmengine formats a config at every start and checkpoint, which takes seconds once a
+    # path in it is too long for a line.
+    with tempfile.TemporaryDirectory(prefix="d") as folder:
+        yield diatoms.make(folder, classes=2, train=4, test=2)
 
 
 @pytest.fixture
-def voc(diatoms_root, tmp_path) -> Path:
-    """A copy of the VOC part, to be damaged."""
-    return Path(shutil.copytree(diatoms_root / "VOCdevkit" / "VOC2012", tmp_path / "VOCdevkit" / "VOC2012"))
+def voc(diatoms_root) -> Iterator[Path]:
+    """A copy of the VOC part, to be damaged; its path is short, too."""
+    with tempfile.TemporaryDirectory(prefix="v") as folder:
+        yield Path(shutil.copytree(diatoms_root / "VOCdevkit" / "VOC2012", Path(folder) / "VOCdevkit" / "VOC2012"))
 
 
 @pytest.fixture
@@ -50,13 +56,13 @@ def parts(voc) -> dict[str, object]:
 
 @pytest.fixture
 def python(diatoms_root):
-    """Runs a Python module from outside the source tree, as an installed package is used."""
+    """Runs a module, or the script at a `Path`, from outside the source tree, as an installed package is used."""
 
     def run(*args: object, cwd: Path, data: Path = diatoms_root) -> subprocess.CompletedProcess:
         env = {**os.environ, "DYNCONV_DATA": str(data), "OMP_NUM_THREADS": "1"}
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         # `python -m mim` is the `mim` of this environment, whether or not it is on PATH
-        command = [sys.executable, "-m", *map(str, args)]
+        command = [sys.executable, *([] if isinstance(args[0], Path) else ["-m"]), *map(str, args)]
         return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from mmseg.registry import MODELS
 
 import dynconv_plugins as dc
 import mmseg_configs
-from dynconv_plugins.errors import UnknownName
+from dynconv_plugins.errors import UnknownName, run_cli
+from mmseg_configs import __main__ as command_line
 from mmseg_configs.writing import text, texts, write
 
 HEADS = ("fpn", "deeplabv3plus")
@@ -56,14 +58,21 @@ def test_names_and_paths(tmp_path):
         mmseg_configs.path("fpn_resnet18-odconv_diatom-64x64")
 
 
-def test_command_line(python, tmp_path):
-    listed = python("mmseg_configs", "list", cwd=tmp_path)
-    assert listed.returncode == 0 and listed.stdout.split() == sorted(NAMES)
+def test_command_line(python, tmp_path, monkeypatch, capsys):
     path = python("mmseg_configs", "path", NAMES[0], cwd=tmp_path)
     assert path.returncode == 0 and path.stdout == f"{mmseg_configs.path(NAMES[0])}\n"
-    wrong = python("mmseg_configs", "path", "nonsense", cwd=tmp_path)
-    assert wrong.returncode == 2 and not wrong.stdout
-    assert wrong.stderr.startswith("error: unknown config 'nonsense'") and wrong.stderr.count("\n") == 1
+
+    def here(*words):
+        monkeypatch.setattr(sys, "argv", ["mmseg_configs", *words])
+        with pytest.raises(SystemExit) as ended:
+            run_cli(command_line.main)
+        return ended.value.code, *capsys.readouterr()
+
+    code, out, _ = here("list")
+    assert code == 0 and out.split() == sorted(NAMES)
+    code, out, err = here("path", "nonsense")
+    assert code == 2 and not out
+    assert err.startswith("error: unknown config 'nonsense'") and err.count("\n") == 1
 
 
 @functools.cache
@@ -82,7 +91,8 @@ def test_every_config_is_complete(name):
     assert cfg.custom_imports.imports == ["mmseg_configs.register"] and cfg.randomness.seed == 0
     assert cfg.val_evaluator == cfg.test_evaluator == dict(type="IoUMetric", iou_metrics=["mIoU"])
     assert cfg.default_hooks.checkpoint.save_best == "mIoU"
-    assert "SyncBN" not in cfg.pretty_text and "http" not in cfg.pretty_text
+    said = str(cfg.to_dict())
+    assert "SyncBN" not in said and "http" not in said
     iters = cfg.train_cfg.max_iters
     assert iters == cfg.param_scheduler[0]["end"] and iters % cfg.train_cfg.val_interval == 0
     if "512" in name:

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -14,6 +15,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import TensorDataset
+from yapf.yapflib import yapf_api
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
@@ -205,6 +207,24 @@ def test_resume_steps_over_damaged_checkpoints(tmp_path):
 def test_resume_of_nothing_starts_at_the_beginning(tmp_path):
     model, _ = run(tmp_path, HOOK, resume=True, by_epoch=False, max_iters=2)
     assert len(model.seen) == 2
+
+
+def test_checkpoints_hold_a_config_that_loads_and_do_not_wait_for_its_format(tmp_path, monkeypatch):
+    formatted = []
+
+    def note(text, style_config):
+        formatted.append(text)
+        return text, False
+
+    monkeypatch.setattr(yapf_api, "FormatCode", note)
+    _, runner = run(tmp_path, HOOK, by_epoch=False, max_iters=3)
+    once = len(formatted)
+    _, runner = run(tmp_path, HOOK, by_epoch=False, max_iters=9, resume=True)
+    assert once and len(formatted) == 2 * once, "at the start only, however many checkpoints are saved"
+    stored = torch.load(tmp_path / "iter_9.pth", weights_only=False)["meta"]["cfg"]
+    dumped = tmp_path / "dumped.py"
+    runner.cfg.dump(dumped)
+    assert runner.cfg.to_dict() == Config.fromstring(stored, ".py").to_dict() == Config.fromfile(dumped).to_dict()
 
 
 def test_loading_a_foreign_checkpoint(tmp_path):

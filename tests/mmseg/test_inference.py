@@ -42,7 +42,6 @@ def test_of(cfg: Config, weights: Path, work_dir: Path, augmented: bool) -> floa
 test_of.__test__ = False
 
 
-# mmengine writes every config down, for which its formatter takes seconds where paths are as long as here
 @pytest.fixture(params=["shipped", pytest.param("composed", marks=pytest.mark.slow)])
 def cfg(request, monkeypatch, diatoms_root, tmp_path, parts) -> Config:
     monkeypatch.setenv("DYNCONV_DATA", str(diatoms_root))

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -91,9 +92,20 @@ def test_sweep_survives_a_cell_that_does_not_fit(tmp_path):
         (("heads", "--json", "nowhere/out.json"), "error: nowhere/out.json: there is no folder nowhere"),
     ],
 )
-def test_bad_input_is_one_line(args, line):
-    message = run(*args, code=2).stderr
+def test_bad_input_is_one_line(args, line, monkeypatch, capsys):
+    module, *words = args
+    monkeypatch.setattr(sys, "argv", [module, *words])
+    monkeypatch.delitem(sys.modules, f"benchmarks.{module}", raising=False)  # or runpy warns
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(f"benchmarks.{module}", run_name="__main__")
+    message = capsys.readouterr().err
+    assert ended.value.code == 2
     assert message.startswith(line) and message.count("\n") == 1
+
+
+def test_bad_input_ends_the_process():
+    message = run("models", "--json", "nowhere/out.json", code=2).stderr
+    assert message == "error: nowhere/out.json: there is no folder nowhere\n"
 
 
 def test_heads(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import dynconv_plugins as dc
 from benchmarks import counts
 from benchmarks.published import NOTES, ROWS
 
@@ -14,6 +15,14 @@ EXPLAINED = {"classifier", "dcd-mobilenet", "smaller"}  # these explain paramete
 
 def by_name(rows):
     return [pytest.param(row, id="-".join([row.model, row.operator, *map(str, row.options.values())])) for row in rows]
+
+
+TRACED = [row for row in ODCONV if f"{row.model}-{row.operator}" in ("resnet18-odconv4x", "mobilenetv2_050-odconv")]
+
+
+@pytest.mark.parametrize("row", by_name(TRACED))
+def test_counts_are_those_of_complexity(row):
+    assert counts.counted(row) == dc.complexity(counts.build(row), counts.SIZE)
 
 
 @pytest.mark.parametrize("row", by_name(ODCONV))

@@ -75,7 +75,8 @@ class CheckpointGuard(Hook):
         note = work_dir / "last_checkpoint"
         if not note.is_file():
             return
-        last = Path(note.read_text().strip())
+        noted = Path(note.read_text().strip())
+        last = work_dir / noted.name  # the folder may have been moved since
         found = sorted(
             (p for kind in ("iter", "epoch") for p in work_dir.glob(f"{kind}_*.pth")), key=_step, reverse=True
         )
@@ -85,6 +86,7 @@ class CheckpointGuard(Hook):
             raise UserError(f"cannot resume: every checkpoint in {work_dir} is damaged; start again in another folder")
         if whole != last:
             runner.logger.warning(f"{last} is missing or damaged: resuming from the previous good one, {whole}")
+        if whole != noted:
             note.write_text(str(whole))
 
 

@@ -204,6 +204,13 @@ def test_resume_steps_over_damaged_checkpoints(tmp_path):
         run(tmp_path, HOOK, resume=True, by_epoch=False, max_iters=6)
 
 
+def test_resume_in_a_folder_that_was_moved(tmp_path):
+    run(tmp_path / "here", HOOK, by_epoch=False, max_iters=3)
+    (tmp_path / "here").rename(tmp_path / "there")
+    model, _ = run(tmp_path / "there", HOOK, resume=True, by_epoch=False, max_iters=5)
+    assert len(model.seen) == 2
+
+
 def test_resume_of_nothing_starts_at_the_beginning(tmp_path):
     model, _ = run(tmp_path, HOOK, resume=True, by_epoch=False, max_iters=2)
     assert len(model.seen) == 2

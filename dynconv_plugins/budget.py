@@ -61,6 +61,14 @@ class Budget(nn.Module):
         self.register_buffer("mask_rate", torch.ones((), device=device), persistent=False)
         self.register_buffer("budget_loss", torch.zeros((), device=device), persistent=False)
 
+    def _apply(self, fn, recurse: bool = True):
+        """Moves and casts; coming from the meta device, where nothing has a value, all begins anew."""
+        empty = self.step.is_meta
+        super()._apply(fn, recurse)
+        if empty and not self.step.is_meta:
+            self.step.zero_(), self.mask_rate.fill_(1.0), self.budget_loss.zero_()
+        return self
+
     def forward(self, mask: Tensor, zeta: Tensor, samples: int = 1) -> Tensor:
         """Returns `mask`, in training with the loss attached.
 

@@ -62,6 +62,8 @@ class Chain:
                 weight[:, chosen] = torch.einsum("oct,c->ot", weight[:, others], value[others] / value[chosen])
                 others[chosen] = False
         elif others.any():
+            # Not to be read again: where a single channel has to stay, nothing below takes it away.
+            self._write(weight * ~others[:, None])
             bias = self.consumer.bias
             shift = weight[:, others].sum(2) @ value[others]
             shift = shift if bias is None else shift + bias
@@ -103,11 +105,15 @@ class Chain:
             elif isinstance(step, _Norm):
                 _index(step, keep)
                 step.num_features = n
+        new = self._write(weight[:, keep])
+        setattr(self.consumer, "in_channels" if _is_conv(self.consumer) else "in_features", new.shape[1])
+
+    def _write(self, weight: Tensor) -> Tensor:
+        """Makes `weight`, ``[outputs, channels, rest]``, the consumer's, and returns it in its shape."""
         old = self.consumer.weight
         rest = old.shape[2:] if _is_conv(self.consumer) else ()
-        new = weight[:, keep].to(old).reshape(len(old), -1, *rest)
-        self.consumer.weight = nn.Parameter(new, old.requires_grad)
-        setattr(self.consumer, "in_channels" if rest else "in_features", new.shape[1])
+        self.consumer.weight = nn.Parameter(weight.to(old).reshape(len(old), -1, *rest), old.requires_grad)
+        return self.consumer.weight
 
 
 def chains(model: nn.Module) -> tuple[list[Chain], list[str]]:

@@ -32,7 +32,8 @@ def dynamize(
 
     Raises:
         UnknownName: If the operator or the placement is not known.
-        ValueError: If a chosen convolution is parametrised (weight norm and the like), or nothing was chosen.
+        ValueError: If a chosen convolution is parametrised (weight norm and the like), or nothing was chosen, or the
+            operator refuses a geometry or an argument; the model is then as it was.
     """
     operator = registry.get(name)
     chosen = select(model, operator.where if where is None else where)
@@ -44,13 +45,15 @@ def dynamize(
     paths: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(module, []).append(path)
-    convs = convolutions(model)
-    for name, conv in chosen.items():
-        by_paper = operator.classes[dims_of(conv)].options_in(block_of(name, convs))
-        new = _replacement(conv, operator, keep_weights, {**by_paper, **options})
+    convs, new = convolutions(model), {}
+    for path, conv in chosen.items():
+        by_paper = operator.classes[dims_of(conv)].options_in(block_of(path, convs))
+        new[conv] = _replacement(conv, operator, keep_weights, {**by_paper, **options})
+    # None before all are made: one that cannot be leaves the model as it was.
+    for conv, replacement in new.items():
         for path in paths[conv]:
             parent, _, leaf = path.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, new)
+            setattr(model.get_submodule(parent), leaf, replacement)
     connect(model)
     return model
 

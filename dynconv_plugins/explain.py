@@ -47,15 +47,22 @@ def explain_backends(model: nn.Module, input_size: Sequence[int]) -> str:
         op.register_forward_pre_hook(lambda _m, _i, name=name: names.append(name))
         for name, op in operators_in(model).items()
     ]
-    state = {name: value.clone() for name, value in model.state_dict().items()}
+    # Of buffers those too that checkpoints do not hold; as they are, for some are exchanged and not changed.
+    before = [
+        (module, name, value, None if value is None else value.clone())
+        for module in model.modules()
+        for name, value in module._buffers.items()
+    ]
     first = next(model.parameters(), torch.empty(()))
+    devices = [first.device] if first.is_cuda else []
     try:
-        with force(watching), torch.set_grad_enabled(model.training):
+        with force(watching), torch.set_grad_enabled(model.training), torch.random.fork_rng(devices):
             model(torch.zeros(tuple(input_size), device=first.device, dtype=first.dtype))
     finally:
         for handle in handles:
             handle.remove()
-        model.load_state_dict(state)
+        for module, name, value, saved in before:
+            module._buffers[name] = value if value is None else value.copy_(saved)
     for name, problem in zip(names, watching.seen, strict=True):
         chosen = choose_backend(problem)
         cost = chosen.cost(problem)

@@ -108,18 +108,21 @@ def fold(
         model: Left as it is.
         loader: Batches for calibration, ``x`` or ``(x, ...)``; some hundred training samples, not augmented, will do.
         validation: Batches ``(x, y)`` to measure accuracy on: labels ``[B]`` for outputs ``[B, C]``, or ``[B, *S]`` for
-            ``[B, C, *S]`` (resized to the labels, 255 left out).
+            ``[B, C, *S]`` (resized to the labels, 255 left out). Read twice: a loader or a list, no generator.
         device: Where to run; by default where the model is. The result is where `model` is.
 
     Returns:
         A new model in eval mode, and the report.
 
     Raises:
-        UserError: If the model has no dynamic operator, or a loader is empty or yields something else.
+        UserError: If the model has no dynamic operator, or a loader is empty or yields something else, or
+            `validation` can be read only once.
     """
     operators = operators_in(model)
     if not operators:
         raise UserError(f"no dynamic convolution in this {type(model).__name__}: there is nothing to fold")
+    if isinstance(validation, Iterator):
+        raise UserError(f"validation is read twice, a {type(validation).__name__} only once: pass a loader or a list")
     home = next(model.parameters()).device
     device = home if device is None else torch.device(device)
     dynamic = copy.deepcopy(model).to(device).eval()

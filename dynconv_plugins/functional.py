@@ -72,7 +72,6 @@ def dynamic_conv(
         return _execute(x, weight, attention, bias, stride, padding, dilation, groups, combine)
     # Every backend then sees one dtype, and none has to know which of its operations autocast would cast.
     dtype = torch.get_autocast_dtype(device)
-    bias = None if bias is None else bias.to(dtype)
     with torch.autocast(device, enabled=False):
         return _execute(x.to(dtype), weight.to(dtype), attention, bias, stride, padding, dilation, groups, combine)
 
@@ -80,7 +79,9 @@ def dynamic_conv(
 def _execute(x, weight, attention, bias, stride, padding, dilation, groups, combine) -> Tensor:
     attention = Attention(*(None if t is None else t.to(x.dtype) for t in attention))
     problem = Problem.of(x, weight, attention, stride, padding, dilation, groups, combine)
+    if bias is not None and tuple(bias.shape) != (problem.c_out,):
+        raise ValueError(f"the bias must be {[problem.c_out]}, got {list(bias.shape)}")
     y = choose_backend(problem).run(x, weight, attention, problem)
     # A network keeps one memory format, whatever the backend works in.
     y = y.contiguous(memory_format=_LAST[problem.dims] if problem.channels_last else torch.contiguous_format)
-    return y if bias is None else y + bias.reshape(-1, *(1,) * problem.dims)
+    return y if bias is None else y + bias.to(x.dtype).reshape(-1, *(1,) * problem.dims)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @torch.no_grad()
-def update_bn(model: nn.Module, batches: Iterable[Tensor]) -> None:
+def update_bn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) -> None:
     """Recomputes the running statistics of every batch norm in `model`: their plain average over `batches`.
 
     An average of weights (EMA, SWA) needs it, and one of dynamic convolutions more than others: the batch norm in an
@@ -20,8 +20,9 @@ def update_bn(model: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Args:
         model: Left in the mode it was in; and as it was, if a batch fails.
-        batches: Inputs of the model, on its device and as large as memory allows; all count alike. Of a batch of one,
-            an attention head's norm takes nothing; one that nothing reached keeps its statistics.
+        batches: Inputs of the model, ``x`` or ``(x, ...)`` of which x is taken, on its device and as large as memory
+            allows; all count alike. Of a batch of one, an attention head's norm takes nothing; one that nothing reached
+            keeps its statistics.
 
     Source: Wu and Johnson, Rethinking "Batch" in BatchNorm (2021), section 3 ("precise" batch norm).
     """
@@ -36,7 +37,7 @@ def update_bn(model: nn.Module, batches: Iterable[Tensor]) -> None:
             norm.reset_running_stats()
             norm.momentum = None  # torch's cumulative average
         for batch in batches:
-            model(batch)
+            model(batch[0] if isinstance(batch, (tuple, list)) else batch)
         finished = True
     finally:
         for module, training in modes.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,14 +19,27 @@ def ntuple(value: int | Sequence[int], n: int, name: str) -> tuple[int, ...]:
     """Returns `value` as a tuple of `n` integers.
 
     Raises:
-        ValueError: If it is a sequence of another length.
+        ValueError: If it is a sequence of another length, or negative; zero is a padding only.
     """
-    if isinstance(value, int):
-        return (value,) * n
-    value = tuple(value)
+    value = (value,) * n if isinstance(value, numbers.Integral) else tuple(value)
     if len(value) != n:
         raise ValueError(f"{name} must be an integer or {n} of them, got {value}")
-    return value
+    least = 0 if name == "padding" else 1
+    if min(value) < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return tuple(int(v) for v in value)
+
+
+def out_size_of(
+    size: Sequence[int],
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+) -> tuple[int, ...]:
+    """A convolution's spatial output size."""
+    every = zip(size, kernel_size, stride, padding, dilation, strict=True)
+    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in every)
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,7 @@ class Problem:
     traced: bool
     exported: bool
     combine: str = "sum"
+    transformed: bool = False
 
     @classmethod
     def of(
@@ -92,10 +107,7 @@ class Problem:
         stride, padding, dilation = (
             ntuple(v, dims, n) for v, n in ((stride, "stride"), (padding, "padding"), (dilation, "dilation"))
         )
-        out_size = tuple(
-            (s + 2 * p - d * (k - 1) - 1) // t + 1
-            for s, p, d, k, t in zip(size, padding, dilation, kernel_size, stride, strict=True)
-        )
+        out_size = out_size_of(size, kernel_size, stride, padding, dilation)
         if min(out_size) < 1:
             raise ValueError(f"input of size {size} is smaller than the kernel {kernel_size} with padding {padding}")
         expected = {
@@ -112,6 +124,9 @@ class Problem:
             if factor is not None and tuple(factor.shape) != shape:
                 raise ValueError(f"the {name} attention must be {list(shape)}, got {list(factor.shape)}")
         tensors = (x, weight, *(t for t in attention if t is not None))
+        compiling = torch.compiler.is_compiling()
+        # By torch.func, whose grad, vmap and the like know torch's operations, not ours, and no memory formats.
+        transformed = not compiling and torch._C._are_functorch_transforms_active()
         last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims)
         return cls(
             batch=batch,
@@ -129,11 +144,12 @@ class Problem:
             per_position=per_position,
             dtype=x.dtype,
             device=x.device.type,
-            channels_last=last is not None and _channels_last(x, last),
+            channels_last=last is not None and not transformed and _channels_last(x, last),
             grad=torch.is_grad_enabled() and any(t.requires_grad for t in tensors),
-            traced=torch.compiler.is_compiling() or torch.jit.is_tracing(),
+            traced=compiling or transformed or torch.jit.is_tracing(),
             exported=torch.compiler.is_exporting() or torch.jit.is_tracing(),
             combine=combine,
+            transformed=transformed,
         )
 
     @property

@@ -155,9 +155,11 @@ def _partial(conv: nn.Module) -> PartialConv | None:
         left[0] |= not left.any()
         filters, inputs = (left.repeat_interleave(n // conv.groups) for n in (conv.out_channels, conv.in_channels))
         groups = int(left.sum())
-    for keep in (filters, inputs):
-        if (~keep).sum() < max(2, _WORTH * len(keep)):
-            keep[:] = True
+    little = [(~keep).sum() < max(2, _WORTH * len(keep)) for keep in (filters, inputs)]
+    if conv.groups > 1 and any(little):  # a group's filters and inputs go together
+        return None
+    for keep, few in zip((filters, inputs), little, strict=True):
+        keep[:] |= few
         keep[0] |= not keep.any()
     if filters.all() and inputs.all():
         return None

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .convert import operators_in
+from .recompute import backward_pass
 
 
 def set_temperature(model: nn.Module, temperature: float) -> None:
@@ -74,7 +75,8 @@ def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int =
 def _lower(model: nn.Module, _inputs) -> None:
     # A module-level function, not a bound method: copies of the model then count for themselves. Tensor arithmetic,
     # not the schedule's Python numbers: a compiled model must not be compiled again for every step.
-    if not model.training:
+    # Activation checkpointing repeats a forward, which has been counted; its temperature is still there.
+    if not model.training or backward_pass() >= 0:
         return
     schedule = model.annealing
     part = (model.annealing_step / schedule.epochs).clamp(max=1.0)

@@ -15,7 +15,7 @@ from types import ModuleType
 
 from ..errors import UnknownName
 from ..problem import Problem
-from . import fused, gemm, grouped, mixture, native, reference
+from . import costs, fused, gemm, grouped, mixture, native, reference
 
 BACKENDS: dict[str, ModuleType] = {
     "fused": fused,
@@ -78,11 +78,18 @@ def _cheapest(problem: Problem) -> ModuleType:
 
 
 def choose_backend(problem: Problem) -> ModuleType:
-    """The forced backend, or the cheapest that supports the problem."""
+    """The forced backend, or the cheapest that supports the problem.
+
+    Raises:
+        UserError: If ``DYNCONV_COSTS`` names a file that holds no costs.
+        ValueError: If the forced backend does not support the problem.
+    """
     chosen = _forced.get()
     if chosen is None and (name := os.environ.get("DYNCONV_BACKEND")):
         chosen = BACKENDS[check_name(name)]
     if chosen is None:
+        if costs.failed is not None:
+            raise costs.failed
         # The compiler traces no cache; what it traces is called once.
         return _cheapest.__wrapped__(problem) if problem.traced else _cheapest(problem)
     reason = chosen.supports(problem)

@@ -6,7 +6,8 @@ few positions, and one that is mixed in cache is cheap; the rows of a tap are ch
 as taps.
 
 The environment variable ``DYNCONV_COSTS`` names a JSON file of other values, ``{"CALL": 1.2e-05, "TRAIN.work": 3.1}``,
-read once, when the package is imported: what ``python -m benchmarks.calibrate --write FILE`` writes.
+read once, when the package is imported: what ``python -m benchmarks.calibrate --write FILE`` writes. What is wrong with
+it the first choice says.
 """
 
 from __future__ import annotations
@@ -70,8 +71,12 @@ def read(path: str) -> dict[str, float]:
     return values
 
 
+failed: UserError | None = None
 if _file := os.environ.get("DYNCONV_COSTS"):
-    use(read(_file))
+    try:
+        use(read(_file))
+    except UserError as error:  # raised by the first choice: who imports the package has no line to show it in
+        failed = error
 
 
 def _scale(problem: Problem, what: str) -> float:

@@ -31,6 +31,8 @@ def supports(problem: Problem) -> str | None:
         return "Triton is not installed"
     if problem.device != "cuda" and not (problem.device == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
         return f"fused kernels need a CUDA device, this one is '{problem.device}'"
+    if problem.transformed:
+        return "torch.func does not see into its operation"
     if problem.exported:
         return "an exported graph is to hold operators that others know"
     if problem.dtype not in _DTYPES:

@@ -19,6 +19,8 @@ def supports(problem: Problem) -> str | None:
     """What has one kernel per sample, on a CPU with a C compiler; a graph that leaves the process cannot hold it."""
     if problem.device != "cpu":
         return "it runs on CPUs"
+    if problem.transformed:
+        return "torch.func does not see into its operation"
     if problem.exported:
         return "its operation exists in this process only"
     return not_aggregated(problem) or unavailable(_computed_in(problem.dtype))

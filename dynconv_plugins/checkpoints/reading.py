@@ -42,7 +42,8 @@ def unwrap(content: Any, own: Collection[str] = ()) -> dict[str, Tensor]:
     )
     if other or not found:
         raise UserError(f"not a state dict: {other or 'it is empty'}")
-    weights = dict(found)
+    # The one entry of torch's AveragedModel that is not under its prefix.
+    weights = {key: value for key, value in found.items() if key != "n_averaged" or key in own}
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in weights)), None):
         if any(key.startswith(prefix) for key in own):
             break

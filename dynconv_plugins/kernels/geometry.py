@@ -31,18 +31,6 @@ class Geometry:
         return *self.stride, *self.step, *self.start
 
 
-def out_size(
-    size: Sequence[int],
-    kernel_size: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-) -> list[int]:
-    """A convolution's spatial output size."""
-    sizes = zip(size, kernel_size, stride, padding, dilation, strict=True)
-    return [(n + 2 * p - d * (k - 1) - 1) // t + 1 for n, k, t, p, d in sizes]
-
-
 def maps(x: Tensor) -> Tensor:
     """``[B, C, *S]`` as a view with three spatial dimensions; a copy only where a sample's offsets need 64 bits."""
     if sum((n - 1) * step for n, step in zip(x.shape[1:], x.stride()[1:], strict=True)) > _LARGEST:

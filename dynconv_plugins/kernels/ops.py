@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..native.twice import convolved, differentiable
+from ..problem import out_size_of
 from . import geometry
 from .geometry import Geometry
 
@@ -80,7 +82,7 @@ def _check(x: Tensor, weight: Tensor, kernel: Tensor | None, *factors: Tensor | 
 
 
 def _result(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int]) -> Tensor:
-    size = geometry.out_size(x.shape[2:], weight.shape[3:], stride, padding, dilation)
+    size = out_size_of(x.shape[2:], weight.shape[3:], stride, padding, dilation)
     return geometry.result_like(x, (x.shape[0], weight.shape[1], *size))
 
 
@@ -103,7 +105,12 @@ def _setup_context(ctx, inputs, output) -> None:
 
 def _backward(ctx, grad: Tensor):
     needs = list(ctx.needs_input_grad[:6])
-    grads = fused_backward(grad, *ctx.saved_tensors, *ctx.shape, needs)
+    if torch.is_grad_enabled():  # by create_graph=True
+        x, weight = ctx.saved_tensors[:2]
+        groups = x.shape[1] // weight.shape[2]
+        grads = differentiable(lambda *t: convolved(*t, *ctx.shape, groups), ctx.saved_tensors, needs, grad)
+    else:
+        grads = fused_backward(grad, *ctx.saved_tensors, *ctx.shape, needs)
     return *(g if need else None for g, need in zip(grads, needs, strict=True)), None, None, None
 
 

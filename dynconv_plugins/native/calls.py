@@ -114,6 +114,10 @@ class Call:
 
     def _strides(self, weight: Tensor) -> Strides:
         k, o, i = weight.stride()[:3]
+        c_out, c_in, *kernel_size = weight.shape[1:]
+        # Of a single channel the stride may be anything, and pack.c knows the order by which stride is the smaller.
+        i = math.prod(kernel_size) if c_in == 1 else i
+        o = c_in * math.prod(kernel_size) if c_out == 1 else o
         group = o * (weight.shape[1] // self.groups)
         out, in_ = (i, o) if self.transposed else (o, i)
         return Strides(kernel=k, group=group, out=out, in_=in_, tap=_tap_stride(weight))
@@ -153,9 +157,14 @@ class Call:
 
 
 def _tap_stride(weight: Tensor) -> int:
-    """How far apart a kernel's taps are in memory, or 0 where a filter's values are in neither of pack.c's orders."""
-    c_in, *kernel_size = weight.shape[2:]
-    i, *taps = weight.stride()[2:]
+    """How far apart a kernel's taps are in memory, or 0 where a filter's values are in neither of pack.c's orders.
+
+    Neither are those of filters that share memory, as expanded ones do.
+    """
+    c_out, c_in, *kernel_size = weight.shape[1:]
+    o, i, *taps = weight.stride()[1:]
+    if c_out > 1 and o < c_in * math.prod(kernel_size):
+        return 0
     for first, channel in ((1, math.prod(kernel_size)), (c_in, 1)):
         strides = [first * math.prod(kernel_size[d + 1 :]) for d in range(len(kernel_size))]
         same = [s == e or n == 1 for s, e, n in zip(taps, strides, kernel_size, strict=True)]

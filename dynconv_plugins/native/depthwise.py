@@ -9,9 +9,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..problem import out_size_of
 from .calls import connections
 from .library import library
-from .op import operation, out_size_of, rows_of
+from .op import operation, rows_of
 from .twice import convolved_depthwise, differentiable
 
 

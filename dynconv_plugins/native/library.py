@@ -90,7 +90,10 @@ unavailable._dynamo_marked_constant = True
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynconv_plugins"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dynconv_plugins"
+    except RuntimeError as error:  # no HOME, and no entry in the list of users either, as in some containers
+        raise OSError(str(error)) from error
 
 
 @functools.cache

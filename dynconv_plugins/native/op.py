@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..problem import out_size_of
 from .calls import Call, Factors, connections
 from .twice import convolved, differentiable
 
@@ -40,11 +41,6 @@ def _calls(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dil
         return Call(forth.weight, groups, written, read, start, len(x), rows[::-1], transposed=True)
 
     return forth, back, out_size
-
-
-def out_size_of(size, kernel_size, stride, padding, dilation) -> tuple[int, ...]:
-    every = zip(size, kernel_size, stride, padding, dilation, strict=True)
-    return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in every)
 
 
 def operation(name: str, function: Callable, fake: Callable) -> Callable:
@@ -107,7 +103,9 @@ def _gradients(
         grads[0] = back().convolve(rows, (a, s, f, c)).unflatten(1, x.shape[2:]).movedim(-1, 1)
     if for_rest:
         dw, *factor_grads = forth.gradient(rows_of(x), rows, factors)
-        grads[1] = dw
+        # A weight in neither of pack.c's orders was copied; the compiler was promised its own.
+        like = torch.empty_like(weight, device="meta")
+        grads[1] = dw if dw.stride() == like.stride() else torch.empty_like(weight).copy_(dw)
         grads[2:] = [
             x.new_empty(0) if t is None else d.reshape(t.shape) for d, t in zip(factor_grads, given, strict=True)
         ]

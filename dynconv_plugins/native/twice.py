@@ -1,4 +1,7 @@
-"""The gradients once more, by operations of torch: what the C functions compute has no derivative of its own."""
+"""The gradients once more, by operations of torch: what the C functions compute has no derivative of its own.
+
+Nor have the fused kernels of ../kernels, which come here too.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def differentiable(
 
 
 def convolved(x: Tensor, weight: Tensor, *rest) -> Tensor:
-    """What ``dynconv::native`` computes, of the same arguments."""
+    """What ``dynconv::native`` and ``dynconv::fused`` compute, of the same arguments."""
     from ..backends import gemm  # here: these import the operation
     from ..functional import Attention
 

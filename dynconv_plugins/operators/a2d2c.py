@@ -14,6 +14,13 @@ from .sampling import SAMPLINGS, sampled_patches
 SEED = 0  # of the positions used outside training
 
 
+def fixed_positions(sets: int, points: int) -> Tensor:
+    """The positions used outside training, ``[sets, points]``."""
+    # Single precision whatever the default is, and on the CPU, where the generator is.
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.rand(sets, points, generator=generator, dtype=torch.float32, device="cpu")
+
+
 class A2D2CAttention(Tempered):
     """Local features to kernel weights: ``pi = mean over sets of softmax(W_2 ReLU(BN(W_1 p)) / T)``.
 
@@ -101,17 +108,20 @@ class _A2D2C(DynamicConv):
             raise ValueError(f"points and sets must be at least 1, got {points} and {sets}")
         self.sampling = sampling
         self.attention = A2D2CAttention(self, reduction, temperature)
-        # Single precision whatever the default is, and on the CPU, where the generator is.
-        generator = torch.Generator().manual_seed(SEED)
-        fixed = torch.rand(sets, points, generator=generator, dtype=torch.float32, device="cpu")
-        self.register_buffer("positions", fixed.to(self.weight.device))
+        self.register_buffer("positions", fixed_positions(sets, points).to(self.weight.device))
 
     def _apply(self, fn, recurse: bool = True):
-        """Moves and casts; the positions are only moved: in half precision they would be others."""
+        """Moves and casts; the positions are only moved: in half precision they would be others.
+
+        Coming from the meta device, where they have no values, they are made anew.
+        """
         positions = self.positions
         super()._apply(fn, recurse)
-        if self.positions.dtype != positions.dtype:
-            self.positions = positions.to(self.positions.device)
+        if positions.is_meta and not self.positions.is_meta:
+            positions = fixed_positions(*positions.shape)
+        elif self.positions.dtype == positions.dtype:
+            return self
+        self.positions = positions.to(self.positions.device)
         return self
 
     def attend(self, x: Tensor) -> Attention:

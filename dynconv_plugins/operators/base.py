@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from ..functional import Attention, dynamic_conv
 from ..problem import ntuple
@@ -74,7 +74,7 @@ class DynamicConv(nn.Module):
         self.padding = padding if isinstance(padding, str) else ntuple(padding, self.dims, "padding")
         self.output_padding = (0,) * self.dims
         self.padding_mode, self.num_kernels = padding_mode, num_kernels
-        self._sides = self._padding_sides()
+        self._padding_sides()  # refuses what does not fit
         shape = (num_kernels * out_channels, in_channels // groups, *self.kernel_size)
         self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
@@ -131,8 +131,14 @@ class DynamicConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C_in, *S]`` to ``[B, C_out, *S_out]``; without the batch dimension as well, as ``nn.ConvNd``."""
+        if isinstance(x, fx.Proxy):
+            # It has no shape to look at: to a tracer an operator is one node, as torch's convolutions are.
+            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
         if x.dim() == self.dims + 1:
             return self.forward(x.unsqueeze(0)).squeeze(0)
+        if x.dim() != self.dims + 2 or x.shape[1] != self.in_channels:
+            sizes = f"[B, {self.in_channels}, {', '.join('DHW'[3 - self.dims :])}]"
+            raise ValueError(f"expected an input {sizes}, with or without B, got {list(x.shape)}")
         return self.convolve(x, self.attend(x))
 
     def attend(self, x: Tensor) -> Attention:
@@ -193,9 +199,10 @@ class DynamicConv(nn.Module):
 
     def pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Pads where the engine cannot (modes but zeros, uneven sides), and returns what is left for the engine."""
-        if self.padding_mode == "zeros" and all(before == after for before, after in self._sides):
-            return x, tuple(before for before, _ in self._sides)
-        sides = [side for pair in reversed(self._sides) for side in pair]
+        pairs = self._padding_sides()
+        if self.padding_mode == "zeros" and all(before == after for before, after in pairs):
+            return x, tuple(before for before, _ in pairs)
+        sides = [side for pair in reversed(pairs) for side in pair]
         x = F.pad(x, sides, mode="constant" if self.padding_mode == "zeros" else self.padding_mode)
         return x, (0,) * self.dims
 

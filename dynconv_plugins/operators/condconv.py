@@ -29,14 +29,14 @@ class CondConvAttention(nn.Module):
         nn.init.xavier_uniform_(self.routing.weight)
         nn.init.zeros_(self.routing.bias)
 
-    def neutralise(self) -> float:
+    def neutralise(self) -> Tensor:
         """Makes the routing constant and returns the sum of its weights, which all kernels together are scaled by.
 
         The biases are random: K equal kernels with equal weights would get equal gradients and never differ.
         """
         nn.init.zeros_(self.routing.weight)
         nn.init.normal_(self.routing.bias)
-        return self.routing.bias.sigmoid().sum().item()
+        return self.routing.bias.detach().sigmoid().sum()
 
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the kernel attention ``[B, K]``."""

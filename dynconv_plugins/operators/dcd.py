@@ -154,7 +154,7 @@ class _DCD(DynamicConv):
             return self.static(main + self._at_middle(widen @ narrow), bias)
         sides = [(d * (k - 1) / 2,) * 2 for d, k in zip(self.dilation, self.kernel_size, strict=True)]
         # With the usual padding the middle tap sees the input itself.
-        middle = self._pointwise(narrow, self.stride) if list(self._sides) == sides else None
+        middle = self._pointwise(narrow, self.stride) if list(self._padding_sides()) == sides else None
         middle = middle or self.static(self._at_middle(narrow), None, groups=1)
         return Summed(self.static(main, bias), nn.Sequential(middle, self._pointwise(widen)))
 

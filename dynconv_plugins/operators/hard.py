@@ -111,6 +111,12 @@ class _Hard(DynamicConv):
         self.zeta = nn.Parameter(torch.empty(shape, device=self.weight.device, dtype=self.weight.dtype))
         nn.init.uniform_(self.zeta, 0.0, INITIAL)
 
+    def reset_parameters(self) -> None:
+        """As for any operator; of a task mask everything is on."""
+        super().reset_parameters()
+        if hasattr(self, "zeta"):  # not yet in the constructor, which sets the weight first
+            nn.init.uniform_(self.zeta, 0.0, INITIAL)
+
     @property
     def kernels(self) -> Tensor:
         """The kernel, ``[1, C_out, C_in / groups, *kernel_size]``; under a task mask what is on of it."""

@@ -46,11 +46,21 @@ class Tempered(nn.Module):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature must be positive, got {temperature}")
-        self.register_buffer("temperature", torch.tensor(float(temperature), device=device))
+        self.initial = float(temperature)
+        self.register_buffer("temperature", torch.tensor(self.initial, device=device))
 
     def cooled(self, logits: Tensor) -> Tensor:
         """The logits divided by the temperature."""
-        return logits / self.temperature.to(logits.dtype)
+        # By a copy, which autograd may keep: the next forward of an annealing model changes the buffer.
+        return logits / self.temperature.to(logits.dtype, copy=True)
+
+    def _apply(self, fn, recurse: bool = True):
+        """Moves and casts; coming from the meta device, where it has no value, the temperature is the first again."""
+        empty = self.temperature.is_meta
+        super()._apply(fn, recurse)
+        if empty and not self.temperature.is_meta:
+            self.temperature.fill_(self.initial)
+        return self
 
 
 def bottleneck(channels: int, reduction: float, least: int) -> int:

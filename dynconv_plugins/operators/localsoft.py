@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,9 +47,6 @@ class LocalSoftAttention(Tempered):
         if width < 1:
             raise ValueError(f"width must be at least 1, got {width}")
         options = {"device": conv.weight.device, "dtype": conv.weight.dtype}
-        self.geometry = {"stride": conv.stride, "dilation": conv.dilation}
-        self.kernel_size, self.sides = conv.kernel_size, [n for pair in reversed(conv._sides) for n in pair]
-        self.padding_mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         self.carrier: Carrier | None = None
         self.index = 0
         self.gate = nn.Linear(conv.in_channels + width, width, **options)
@@ -73,11 +72,13 @@ class LocalSoftAttention(Tempered):
         """
         return 1.0
 
-    def forward(self, x: Tensor) -> Attention:
-        """``[B, C_in, *S]`` to the kernel attention ``[B, K, *S_out]``."""
+    def forward(self, x: Tensor, averaged: Callable[[Tensor], Tensor]) -> Attention:
+        """``[B, C_in, *S]`` to the kernel attention ``[B, K, *S_out]``; `averaged` is the operator's."""
         representation = self.represent(pooled(x))
+        ones = (1,) * (x.dim() - 2)
+        local = _CONV[len(ones)](x, self.local.weight.reshape(*self.local.weight.shape, *ones))
         logits = self.generator(representation)
-        logits = logits.reshape(*logits.shape, *(1,) * len(self.kernel_size)) + self.localise(x)
+        logits = logits.reshape(*logits.shape, *ones) + averaged(local)
         return Attention(kernel=self.cooled(logits).softmax(1))
 
     def represent(self, descriptor: Tensor) -> Tensor:
@@ -91,14 +92,6 @@ class LocalSoftAttention(Tempered):
         if self.carrier is not None:
             self.carrier.put(self.index, representation)
         return representation
-
-    def localise(self, x: Tensor) -> Tensor:
-        """The 1x1 map of `x`, averaged over the receptive field of each output position, ``[B, K, *S_out]``."""
-        conv, ones = _CONV[len(self.kernel_size)], (1,) * len(self.kernel_size)
-        local = conv(x, self.local.weight.reshape(*self.local.weight.shape, *ones))
-        local = F.pad(local, self.sides, mode=self.padding_mode)
-        box = local.new_ones(local.shape[1], 1, *self.kernel_size)
-        return conv(local, box / box[0].numel(), groups=local.shape[1], **self.geometry)
 
 
 class _LocalSoft(DynamicConv):
@@ -133,6 +126,17 @@ class _LocalSoft(DynamicConv):
     def __init__(self, *conv, num_kernels: int = 4, width: int = 32, temperature: float = 1.0, **conv_options) -> None:
         super().__init__(*conv, num_kernels=num_kernels, **conv_options)
         self.attention = LocalSoftAttention(self, width, temperature)
+
+    def attend(self, x: Tensor) -> Attention:
+        """The kernel attention ``[B, K, *S_out]`` for ``[B, C_in, *S]``."""
+        return self.attention(x, self.averaged)
+
+    def averaged(self, maps: Tensor) -> Tensor:
+        """Averages ``[B, K, *S]`` over the receptive field of each output position, to ``[B, K, *S_out]``."""
+        maps, padding = self.pad(maps)
+        channels = maps.shape[1]
+        box = maps.new_ones(channels, 1, *self.kernel_size)
+        return _CONV[self.dims](maps, box / box[0].numel(), None, self.stride, padding, self.dilation, groups=channels)
 
     @classmethod
     def connect(cls, model: nn.Module) -> None:

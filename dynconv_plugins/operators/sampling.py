@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ..problem import out_size_of
+
 SAMPLINGS = ("random", "fixed", "none")
 
 
@@ -30,10 +32,7 @@ def sampled_patches(
         ``[B, C, taps, sets]``.
     """
     size = x.shape[2:]
-    out = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(size, kernel_size, stride, padding, dilation, strict=True)
-    ]
+    out = out_size_of(size, kernel_size, stride, padding, dilation)
     total = math.prod(out)
     everywhere = torch.arange(total, device=x.device)[None]
     at = everywhere if where is None else (where * total).long().clamp(max=total - 1)

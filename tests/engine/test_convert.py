@@ -111,6 +111,32 @@ def test_unknown_names():
         dc.dynamize(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "odconv")
 
 
+@pytest.mark.parametrize("name", dc.registry.names())
+def test_on_the_meta_device(name):
+    model = nn.Sequential(nn.Conv2d(8, 6, 3, device="meta"))
+    dc.dynamize(model, name, where="all")
+    assert all(p.is_meta for p in model.parameters()) and model(torch.empty(2, 8, 5, 5, device="meta")).is_meta
+
+
+def test_a_failure_leaves_the_model_as_it_was():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, (1, 3)))
+    with pytest.raises(ValueError, match="square"):
+        dc.dynamize(model, "orconv", where="all")
+    assert [type(layer) for layer in model] == [nn.Conv2d, nn.Conv2d]
+
+
+@pytest.mark.parametrize("operator", ["odconv4x", "a2d2c", "hard", "dcd", "localsoft"])
+def test_explaining_a_training_model_changes_nothing(operator):
+    model = dc.anneal(dc.dynamize(nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)), operator, where="all"))
+    model(torch.randn(2, 3, 6, 6))
+    buffers = {name: (buffer, buffer.clone()) for name, buffer in model.named_buffers()}
+    state = torch.get_rng_state()
+    dc.explain_backends(model, (2, 3, 6, 6))
+    assert torch.equal(state, torch.get_rng_state())
+    for name, buffer in model.named_buffers():
+        assert buffer is buffers[name][0] and torch.equal(buffer, buffers[name][1]), name
+
+
 def test_explain_names_every_layer_and_leaves_the_model_alone():
     model = dc.dynamize(network(), "odconv4x").eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}

@@ -7,7 +7,7 @@ import io
 
 import pytest
 import torch
-from battery import DIMS, GEOMETRIES, STATIC, build, data, filters
+from battery import DIMS, GEOMETRIES, STATIC, build, channels, data
 from torch import nn
 
 import dynconv_plugins as dc
@@ -38,7 +38,7 @@ def constant(name: str, dims: int = 2, **options) -> nn.Module:
 def test_exact_for_one_sample(name, dims, geometry):
     """The attention of one sample, seen several times, is its own mean; all of the operator comes back."""
     op = constant(name, dims, **geometry)
-    x = data(dims, batch=1, size=6)
+    x = data(dims, batch=1, size=6, in_channels=op.in_channels)
     static, report = dc.fold(op, [x, x.expand(3, *x.shape[1:])])
     torch.testing.assert_close(static(x), op(x), **CLOSE)
     torch.testing.assert_close(static(x[0]), op(x)[0], **CLOSE)
@@ -75,7 +75,7 @@ def test_exact_for_any_input_without_attention(name, options, dims):
 def test_a_fresh_conversion_folds_back(name, dims):
     """`load_static` makes attention count for nothing, whatever the samples are."""
     for options in ({}, {"groups": 2}, {"groups": 8}):
-        conv = STATIC[dims](8, filters(options), 3, padding=1, **options).double()
+        conv = STATIC[dims](**channels(options), kernel_size=3, padding=1, **options).double()
         op = dc.dynamize(copy.deepcopy(conv), name)
         if op.preserves_static:
             static, _ = dc.fold(op, [data(dims, batch=4)])
@@ -99,7 +99,7 @@ def test_positions_are_averaged_within_a_sample():
     """Maps of different sizes count the same."""
     op = build("localsoft").eval()
     small, large = data(size=4), data(size=9) + 1
-    a = torch.cat([op.attention(x).kernel.flatten(2).mean(2) for x in (small, large)]).mean(0)
+    a = torch.cat([op.attend(x).kernel.flatten(2).mean(2) for x in (small, large)]).mean(0)
     static, _ = dc.fold(op, [small, large])
     torch.testing.assert_close(static.weight, torch.einsum("k,koihw->oihw", a, op.stacked))
 
@@ -198,6 +198,15 @@ def test_bad_loaders(loader, validation, named):
     with pytest.raises(dc.UserError, match=named) as error:
         dc.fold(classifier("odconv"), loader, validation)
     assert "\n" not in str(error.value)
+
+
+def test_validation_that_can_be_read_only_once_is_refused_before_any_work():
+    def loader():
+        raise AssertionError("read")
+        yield
+
+    with pytest.raises(dc.UserError, match="validation is read twice, a generator only once"):
+        dc.fold(classifier("odconv"), loader(), ((x, y) for x, y in ()))
 
 
 def test_nothing_to_fold():

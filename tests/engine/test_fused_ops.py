@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from fused_cases import DEVICE, K4, interpreted_without_a_gpu  # noqa: F401 - the last is a fixture
-from problems import inputs, problem
+from problems import ALL, inputs, problem
 
 import dynconv_plugins as dc
-from dynconv_plugins.backends import choose_backend, force, fused, name_of
+from dynconv_plugins.backends import choose_backend, force, fused, grouped, name_of
 from dynconv_plugins.kernels import geometry
 
 
@@ -64,6 +64,24 @@ def test_compiled_training():
         want = torch.autograd.grad(loss(*leaves), leaves)
     for one, other in zip(got, want, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("factors", [ALL, frozenset({"kernel"})], ids=["all", "kernel"])
+def test_second_derivatives(factors):
+    """Of a gradient penalty, whose factors depend on x, as attention does."""
+    case = replace(K4, size=(3, 3), c_in=32, c_out=32, kernels=2, groups=2, factors=factors)
+    x, weight, attention, _ = inputs(case, torch.float32)
+    leaves = [t.detach().to(DEVICE).requires_grad_() for t in (x, weight)]
+    given = dc.Attention(*(None if t is None else t.detach().to(DEVICE) for t in attention))
+    found = []
+    for backend in (fused, grouped):
+        with force(backend):
+            attended = dc.Attention(*(None if t is None else t * leaves[0].square().mean() for t in given))
+            y = dc.dynamic_conv(*leaves, attended, padding=1, groups=2)
+            first = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)
+            found.append(torch.autograd.grad(sum(g.square().sum() for g in first), leaves))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4 * want.abs().max().item())
 
 
 def test_refuses_to_be_exported():

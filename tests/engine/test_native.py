@@ -17,7 +17,7 @@ from dynconv_plugins.backends import choose_backend, name_of
 from dynconv_plugins.backends.native import supports
 from dynconv_plugins.native.calls import connections
 from dynconv_plugins.native.depthwise import native_depthwise
-from dynconv_plugins.native.library import unavailable
+from dynconv_plugins.native.library import _temporary, library, unavailable
 from dynconv_plugins.native.op import native
 from dynconv_plugins.problem import Problem
 
@@ -78,6 +78,60 @@ def test_weights_in_any_order(order):
             y = dc.dynamic_conv(x, prepared, attention, bias=bias, **geometry(case))
         results.append({"y": y.detach(), "weight": torch.autograd.grad(y.sum(), prepared)[0]})
     assert_close(*results, 1e-10)
+
+
+ORDERS = {
+    "one-input": ((2, 1, 4, 3, 3), (0, 2, 1, 3, 4)),
+    "one-input-flat": ((2, 1, 4, 1, 3), (0, 2, 1, 3, 4)),
+    "one-filter": ((2, 4, 3, 3, 1), (0, 4, 1, 2, 3)),
+    "one-filter-one-input": ((2, 3, 3, 1, 1), (0, 3, 4, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_weights_of_a_single_channel_in_any_order(order):
+    """The stride of a dimension of one says nothing."""
+    shape, axes = ORDERS[order]
+    weight = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).permute(axes)
+    compare(weight.detach().requires_grad_())
+
+
+def test_filters_that_share_memory():
+    compare(torch.randn(2, 1, 20, 3, 3, dtype=torch.float64).expand(2, 70, 20, 3, 3).requires_grad_())
+
+
+def compare(weight: torch.Tensor) -> None:
+    """Output and gradients for `weight` are the reference's, whatever fresh memory holds."""
+    x = torch.randn(3, weight.shape[2], 4, 5, dtype=torch.float64).requires_grad_()
+    attention = dc.Attention(kernel=torch.rand(3, len(weight), dtype=torch.float64))
+    results = []
+    torch.use_deterministic_algorithms(True)  # fills it with NaN
+    try:
+        for name in ("native", "reference"):
+            with dc.backend(name):
+                y = dc.dynamic_conv(x, weight, attention, padding=1)
+            seed = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).sin().reshape(y.shape)
+            grads = torch.autograd.grad(y, (x, weight), seed)
+            results.append({"y": y.detach(), **dict(zip(("x", "weight"), grads, strict=True))})
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_close(*results, 1e-10)
+
+
+@pytest.mark.parametrize("order", ["inputs-innermost", "taps-apart", "plain"])
+def test_the_gradient_lies_in_memory_as_the_compiler_is_told(order):
+    shape, axes = {
+        "inputs-innermost": ((2, 6, 3, 3, 8), (0, 1, 4, 2, 3)),
+        "taps-apart": ((2, 8, 3, 6, 3), (0, 3, 1, 2, 4)),
+        "plain": ((2, 6, 8, 3, 3), (0, 1, 2, 3, 4)),
+    }[order]
+    weight = torch.randn(shape).permute(axes)
+    x, grad = torch.randn(2, 8, 4, 4), torch.randn(2, 6, 4, 4)
+    arguments = (grad, x, weight, torch.rand(2, 2), None, None, None, [1, 1], [1, 1], [1, 1], 1, True, True)
+    _, real, *_ = torch.ops.dynconv.native_backward.default(*arguments)
+    meta = (t.to("meta") if isinstance(t, torch.Tensor) else t for t in arguments)
+    _, fake, *_ = torch.ops.dynconv.native_backward.default(*meta)
+    assert real.stride() == fake.stride()
 
 
 def test_an_empty_batch():
@@ -235,6 +289,21 @@ def test_where_nothing_can_be_kept(tmp_path):
     folder, mode = said[-1].split()
     assert Path(folder).parent == temporary and mode == "0o700"
     assert not list(temporary.iterdir())
+
+
+def test_without_a_home(monkeypatch):
+    """As in a container whose user has no entry anywhere."""
+
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    library.cache_clear(), _temporary.cache_clear()
+    try:
+        assert library(torch.float32).convolve
+    finally:
+        library.cache_clear(), _temporary.cache_clear()
 
 
 def test_index_tables_do_not_pile_up():

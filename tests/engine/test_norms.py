@@ -1,5 +1,7 @@
 """Running statistics that fit the weights."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +37,15 @@ def test_one_batch_makes_evaluation_what_training_was():
     torch.testing.assert_close(model.eval()(x), model.train()(x), atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_batches_with_labels(kind):
+    model, batches = network(), torch.randn(2, 16, 3, 6, 6)
+    twin = copy.deepcopy(model)
+    dc.update_bn(model, [kind((x, torch.zeros(16))) for x in batches])
+    dc.update_bn(twin, batches)
+    assert torch.equal(model[1].running_mean, twin[1].running_mean)
+
+
 @pytest.mark.parametrize("train", [True, False])
 def test_nothing_else_changes(train):
     model = network(dc.Hard2d).train(train)
@@ -60,7 +71,7 @@ def test_nothing_else_changes(train):
 def test_a_failure_leaves_the_model_as_it_was():
     model = network().train()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError):
         dc.update_bn(model, [torch.randn(4, 3, 6, 6), torch.randn(4, 5, 6, 6)])
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(m.training for m in model.modules())

@@ -54,6 +54,17 @@ def test_what_stays_of_filters_that_are_off(bias, reader, left):
     assert pruned[1].num_features == left == len(pruned[1].running_var)
 
 
+@pytest.mark.parametrize("reader", [{"kernel_size": 1}, {"kernel_size": 3, "padding": 1}], ids=["bias", "border"])
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_single_filter_that_is_off_counts_once(reader, readers):
+    """It has to stay, constant as it is."""
+    last = [nn.Conv2d(1, 4, **reader), nn.Conv2d(4, 2, 1)][:readers]
+    model = masked(nn.Sequential(nn.Conv2d(3, 1, 3), nn.ReLU(), *last), 1.0)
+    model[0].zeta.data[:] = -1
+    nn.init.ones_(model[0].bias)
+    same(model, data())
+
+
 def test_channels_that_nobody_reads_go_from_the_layer_that_makes_them():
     """Also from a static one."""
     model = masked(chain(), 1.0, "slice", where=lambda name, _: name == "3")

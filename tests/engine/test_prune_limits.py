@@ -99,6 +99,17 @@ def test_single_slices_leave_nothing_to_cut_and_the_report_says_so():
     assert not (pruned[3].weight != 0).flatten(2).any(2).all()
 
 
+def test_groups_are_cut_on_both_sides_or_on_none():
+    """One of four groups is two filters of eight, which is worth a cut, but one input of four, which is not."""
+    model = masked(nn.Sequential(nn.Conv2d(4, 8, 3, groups=4)), 1.0)
+    model[0].zeta.data[2:4] = -1
+    pruned, _ = same(model, data(channels=4))
+    assert type(pruned[0]) is nn.Conv2d and pruned[0].groups == 4
+    model[0].zeta.data[4:6] = -1
+    pruned, report = same(model, data(channels=4))
+    assert report.layers["0"][1:] == ((8, 4), (4, 2)) and pruned[0].conv.groups == 2
+
+
 @pytest.mark.parametrize("name", [None, "odconv", "hard"])
 def test_nothing_to_prune(name):
     model = chain() if name is None else dc.dynamize(chain(), name, where="all")

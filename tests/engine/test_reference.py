@@ -16,7 +16,7 @@ def equation(case: Case) -> torch.Tensor:
     """The design's equation, one multiplication at a time, without calling any convolution."""
     x, weight, attention, bias = (t.detach() if torch.is_tensor(t) else t for t in inputs(case))
     dims = len(case.size)
-    stride, padding, dilation = (ntuple(v, dims, "") for v in (case.stride, case.padding, case.dilation))
+    stride, padding, dilation = (ntuple(getattr(case, name), dims, name) for name in ("stride", "padding", "dilation"))
     out = problem(case).out_size
     y = torch.zeros(case.batch, case.c_out, *out, dtype=x.dtype)
     c_in, c_out = case.c_in // case.groups, case.c_out // case.groups

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import dynconv_plugins as dc
 
@@ -64,6 +65,30 @@ def test_self_annealing_counts_training_steps_and_resumes():
         assert temperatures(again) == {8.25}
     resumed(x), resumed(x)
     assert temperatures(resumed) == {1.0} and temperatures(twin) == {8.25}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_recomputing_the_whole_model_counts_once(reentrant):
+    model, x = dc.anneal(network(), 30.0, 1.0, steps=10), torch.randn(2, 3, 9, 9).requires_grad_()
+    for step in (1, 2):
+        checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+        assert model.annealing_step == step
+    plain = dc.anneal(network(), 30.0, 1.0, steps=10)
+    plain.load_state_dict(model.state_dict())
+    for each in (model, plain):
+        each.zero_grad()
+    checkpoint(model, x, use_reentrant=reentrant).sum().backward()
+    plain(x).sum().backward()
+    for got, want in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(got.grad, want.grad)
+
+
+@pytest.mark.parametrize("operator", ["odconv4x", "dyconv", "a2d2c", "localsoft", "fdconv"])
+def test_two_forwards_before_a_backward(operator):
+    model = dc.anneal(dc.dynamize(nn.Sequential(nn.Conv2d(3, 4, 3)), operator, where="all"))
+    first, second = torch.randn(2, 2, 3, 9, 9)
+    (model(first).sum() + model(second).sum()).backward()
+    assert model.annealing_step == 2 and all(p.grad.isfinite().all() for p in model.parameters())
 
 
 def test_annealing_anew_starts_again_at_the_same_speed():

@@ -164,9 +164,13 @@ def test_a_bad_file_of_constants(tmp_path, content, line):
     assert message.startswith(f"DYNCONV_COSTS={path}: {line}") and "\n" not in message
 
 
-def test_a_bad_file_ends_the_import(tmp_path):
-    done = run("-c", "import dynconv_plugins", code=1, DYNCONV_COSTS=tmp_path / "none")
-    assert done.stderr.splitlines()[-1].startswith("dynconv_plugins.errors.UserError: DYNCONV_COSTS=")
+def test_a_bad_file_is_said_by_the_first_choice_in_one_line(tmp_path):
+    call = "from dynconv_plugins import errors, ODConv2d as conv, explain_backends as explain;"
+    run("-c", f"{call} conv(8, 8, 3)", DYNCONV_COSTS=tmp_path / "none")
+    call += "errors.run_cli(lambda: explain(conv(8, 8, 3), (2, 8, 5, 5)))"
+    done = run("-c", call, code=2, DYNCONV_COSTS=tmp_path / "none")
+    assert done.stderr.startswith(f"error: DYNCONV_COSTS={tmp_path / 'none'}: No such file")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""torch.func and torch.fx: what takes the forward of a network apart."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from battery import build, data
+from torch import fx, nn
+from torch.func import functional_call, grad, vmap
+
+import dynconv_plugins as dc
+from dynconv_plugins.native.library import unavailable
+
+NAMES = pytest.mark.parametrize("name", dc.registry.names())
+FORMATS = pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+
+
+@NAMES
+@FORMATS
+def test_gradients_of_a_functional_call(name, memory_format):
+    op, x = build(name).eval(), data().to(memory_format=memory_format)
+    parameters = dict(op.named_parameters())
+
+    def loss(parameters, x):
+        return functional_call(op, parameters, (x,)).sin().sum()
+
+    together = grad(loss)(parameters, x)
+    loss(parameters, x).backward()
+    for key, value in parameters.items():
+        want = torch.zeros_like(value) if value.grad is None else value.grad
+        torch.testing.assert_close(together[key], want, msg=key)
+    apart = vmap(grad(loss), (None, 0))(parameters, x[:, None])
+    for key, value in apart.items():
+        torch.testing.assert_close(value.sum(0), together[key], msg=key)
+
+
+@NAMES
+@FORMATS
+def test_vmap_over_samples(name, memory_format):
+    op, x = build(name).eval(), data().to(memory_format=memory_format)
+    torch.testing.assert_close(vmap(op)(x), op(x))
+
+
+@pytest.mark.skipif(unavailable(torch.float32) is not None, reason="needs a C compiler")
+def test_what_torch_func_does_not_see_into_is_refused():
+    with dc.backend("native"), pytest.raises(ValueError, match="torch.func does not see into"):
+        vmap(build("odconv").eval())(data())
+
+
+@NAMES
+def test_tracers_see_one_node_an_operator(name):
+    net = nn.Sequential(build(name), nn.ReLU(), nn.Sequential(build(name, in_channels=6))).eval()
+    traced = fx.symbolic_trace(net)
+    assert [node.target for node in traced.graph.nodes if node.op == "call_module"] == ["0", "1", "2.0"]
+    assert torch.equal(traced(data()), net(data()))
+
+
+def test_feature_extractor():
+    extraction = pytest.importorskip("torchvision.models.feature_extraction")
+    net = nn.Sequential(build("odconv"), nn.ReLU(), build("dyconv", in_channels=6)).eval()
+    found = extraction.create_feature_extractor(net, {"0": "first", "2": "last"})(data())
+    assert torch.equal(found["first"], net[0](data())) and torch.equal(found["last"], net(data()))

@@ -38,16 +38,19 @@ def collect(runs: Sequence[Path]) -> Study:
 
 def _leave_out(study: Study) -> None:
     """Takes out what the plan names and nobody has started: rows of nothing hide what was measured."""
+    whole = []
     for name, task in list(study.tasks.items()):
         unstarted = [m for m in task.models.values() if all(c.status == MISSING for c in m.cells.values())]
         if len(unstarted) == len(task.models):
             del study.tasks[name]
-            study.notes.append(f"Task {name} of the plan ({len(task.cells)} cells) has not been started.")
+            whole.append(f"{name} ({len(task.cells)} {'cell' if len(task.cells) == 1 else 'cells'})")
         elif unstarted:
             told = _grouped(unstarted, len(task.networks))
             study.notes.append(f"Models of the plan's task {name} that have not been started: {told}.")
             for model in unstarted:
                 del task.models[model.key]
+    if whole:
+        study.notes.append(f"Tasks of the plan that have not been started: {', '.join(whole)}.")
 
 
 def _grouped(models: Sequence[Model], networks: int) -> str:

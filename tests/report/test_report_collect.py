@@ -72,8 +72,14 @@ def test_what_has_not_been_started_is_told_by_network(fabricate) -> None:
     assert [m.key for m in study.tasks["series"].ordered()] == ["FCN-static", "FCN-odconv"]
 
     made = fabricate().task("images", "timm", {"static": [0.5], "odconv": [0.5], "hard": [0.5]})
+    made.task("a", "timm", {"static": [0.5]}).task("b", "timm", {"static": [0.5, 0.6]})
     shutil.rmtree(made.root / "images" / "hard")
-    assert collect([made.root]).notes == ["Models of the plan's task images that have not been started: hard."]
+    for name in "ab":
+        shutil.rmtree(made.root / name)
+    assert collect([made.root]).notes == [
+        "Models of the plan's task images that have not been started: hard.",
+        "Tasks of the plan that have not been started: a (1 cell), b (2 cells).",
+    ]
 
 
 def test_only_the_common_units_are_paired(fabricate) -> None:

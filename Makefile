@@ -23,7 +23,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m dynconv_plugins.demo $(DEMO)
 
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m 'not slow' --durations=40 $(TEST)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m 'not slow' --durations=40 $(TEST)
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -52,10 +54,19 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
-    """The folder of a study that ran undisturbed, in a process of its own, and its seconds."""
-    folder = tmp_path_factory.mktemp("finished")
-    words = command(write_plan(folder / "p.yaml", **STUDY), "--out", folder / "out", "--no-costs")
-    started = time.monotonic()
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, time.monotonic() - started
+    """The folder of a study that ran undisturbed, in a process of its own, and its seconds; to be copied.
+
+    One for all of pytest's workers, whose folders lie side by side.
+    """
+    base = tmp_path_factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, took = root / "finished", root / "finished.seconds"
+    with open(root / "finished.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not took.exists():
+            words = command(write_plan(folder / "p.yaml", **STUDY), "--out", folder / "out", "--no-costs")
+            started = time.monotonic()
+            done = subprocess.run(words, env=environment(), capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            took.write_text(str(time.monotonic() - started))
+    return folder, float(took.read_text())

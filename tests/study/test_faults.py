@@ -17,9 +17,6 @@ from studies import IMAGES, SERIES, STUDY, TASK, command, environment, write_pla
 from dynconv_plugins import cli
 from dynconv_plugins.errors import UserError
 
-# Tests that copy one finished study run in one process of pytest's.
-pytestmark = pytest.mark.xdist_group("study")
-
 
 def scores(out: Path) -> dict[str, tuple]:
     found = {}

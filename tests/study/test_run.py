@@ -13,9 +13,6 @@ import numpy as np
 import pytest
 from studies import IMAGES, MASKS, SERIES, STUDY, write_plan
 
-# Tests that copy one finished study run in one process of pytest's.
-pytestmark = pytest.mark.xdist_group("study")
-
 
 def cell(folder: Path) -> tuple[dict, dict]:
     return tuple(json.loads((folder / name).read_text()) for name in ("cell.json", "metrics.json"))

@@ -6,6 +6,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+import timm_models  # noqa: F401 - registers the models
+
 
 def build(name: str, **options) -> nn.Module:
     torch.manual_seed(1)

@@ -133,10 +133,10 @@ RECIPES = {
     "study": Recipe(
         epochs=30, lr=1e-3, batch_size=32, schedule="plateau", weight_decay=0.0, holdout=0.1, patience=10, best=True
     ),
-    # For every architecture and variant. Chosen on folds of Adiac's official training series alone, with FCN, static and
-    # ODConv (the plan `tuning`): the differences gained most, and a constant rate was ahead of one cycle in each of the
-    # four comparisons: the average over the weights does what a falling rate would. Mixup was level, light augmentation
-    # and second differences no gain.
+    # For every architecture and variant. Chosen on folds of Adiac's official training series alone, with FCN, static
+    # and ODConv (the plan `tuning`): the differences gained most, and a constant rate was ahead of one cycle in each of
+    # the four comparisons: the average over the weights does what a falling rate would. Mixup was level, light
+    # augmentation and second differences no gain.
     "strong": Recipe(
         epochs=100,
         lr=5e-3,

@@ -89,9 +89,7 @@ class Study:
         if whole and not no_costs and cluster == clusters.LOCAL:
             self._costs(made)
         elif whole and not no_costs:
-            self._say(
-                "costs are one machine's: on the one they should tell of, give the command without --cluster"
-            )
+            self._say("costs are one machine's: on the one they should tell of, give the command without --cluster")
         return self._end(made, whole)
 
     def _costs(self, made: schedule.Schedule) -> None:

@@ -14,7 +14,7 @@ from dynconv_plugins.errors import run_cli
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (PermissionError(13, "Permission denied", "/root/x"), "error: /root/x: permission denied"),
+        (PermissionError(13, "Permission denied", "/locked/x"), "error: /locked/x: permission denied"),
         (OSError(30, "Read-only file system", "/mnt/x"), "error: /mnt/x: read-only file system"),
         (
             OSError(28, "No space left on device", "/x/y"),

@@ -67,6 +67,10 @@ def test_fewer_cells_than_jobs_get_more_threads_each(tmp_path: Path) -> None:
             return lambda *args: None
 
     seen = []
+
+    def run(folder: str, threads: int, *rest: object) -> str:
+        seen.append(threads)
+        return "done"
+
     todo = made(tmp_path, a={**SERIES, "models": ["static", "odconv"]}).cells
-    run = lambda folder, threads, *rest: seen.append(threads) or "done"  # noqa: E731
     assert pool.run(todo, jobs=16, threads=8, board=Quiet(), execute=run) and seen == [4, 4]

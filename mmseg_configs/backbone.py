@@ -30,7 +30,8 @@ class DynConvBackbone(BaseModule):
             stays in eval mode, attention branches included. -1: nothing.
         norm_eval: Keeps every batch norm in eval mode during training, those in attention branches too.
         checkpoint: File to start training from: our trainer's or timm's ``.pth.tar``, a plain state dict, or
-            safetensors. Classifier weights in it are dropped; everything else must match. Tests do without it.
+            safetensors. Classifier weights in it are dropped; everything else must match, except that a static
+            network's weights start its dynamic twin. Tests do without it.
         in_channels: Channels of the image.
         init_cfg: mmengine's; not needed, timm's models initialise themselves.
         **kwargs: For the model (``num_kernels``, ``reduction``, ``small_stem``, ``drop_path_rate``, ...).

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from dynconv_plugins.checkpoints import layouts
 from dynconv_plugins.checkpoints.differences import compare
 from dynconv_plugins.checkpoints.reading import read as contents
 from dynconv_plugins.checkpoints.reading import unwrap
+from dynconv_plugins.convert import operators_in
 from dynconv_plugins.errors import UserError
 
 
@@ -31,7 +34,8 @@ def load_features(features: nn.Module, path: str | Path, classifier_keys: Iterab
 
     Args:
         features: The model to fill.
-        path: Checkpoint of the whole classifier, or of such a model.
+        path: Checkpoint of the whole classifier, or of such a model. A static network's starts a dynamic one: each
+            operator takes the static kernel over, as `dynconv_plugins.dynamize` has it do.
         classifier_keys: Keys of the whole classifier; those that `features` lacks may be dropped.
 
     Raises:
@@ -43,15 +47,24 @@ def load_features(features: nn.Module, path: str | Path, classifier_keys: Iterab
     weights = {names.get(_flat(key), key): value for key, value in read(path).items()}
     dropped = {_flat(key) for key in classifier_keys} - set(names)
     weights = {key: value for key, value in weights.items() if key in own or _flat(key) not in dropped}
-    why = trouble(own, weights)
+    # On a copy, since a file that turns out not to fit must change nothing.
+    misfits = layouts.static(weights, operators_in(copy.deepcopy(features)))
+    why = trouble(own, weights, misfits)
     if why:
         raise UserError(f"checkpoint {path} is of another architecture than the backbone: {why}")
     features.load_state_dict(weights)
 
 
-def trouble(own: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
-    """Returns how `weights` differ from a model's `own` state dict, in part of a line; empty if they fit."""
+def trouble(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], misfits: Mapping[str, str] | None = None) -> str:
+    """Returns how `weights` differ from a model's `own` state dict, in part of a line; empty if they fit.
+
+    Args:
+        own: The model's.
+        weights: For it.
+        misfits: Keys whose shapes were found to differ before, and how.
+    """
     missing, unknown, shapes = compare(own, weights)
+    shapes |= misfits or {}
     kinds = {
         f"of {len(own)} keys missing": missing,
         "keys unknown": unknown,

@@ -153,6 +153,17 @@ def test_checkpoint_is_loaded(tmp_path, name, kind):
                 torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("operator", ["odconv", "odconv4x", "globalsoft", "hard", "dcd"])
+def test_a_static_networks_weights_start_its_dynamic_twin(tmp_path, operator):
+    torch.manual_seed(1)
+    source = timm.create_model("resnet18", num_classes=10).eval()
+    path = _save(tmp_path / "w.pth.tar", source, "trainer")
+    static, dynamic = (start(name, checkpoint=path).eval() for name in ("resnet18", f"resnet18_{operator}"))
+    with torch.no_grad():
+        for ours, theirs in zip(dynamic(X), static(X), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 def test_heads_start_alike_with_and_without_reading_the_checkpoint(tmp_path):
     """Nothing random hangs on when the file is read: neither heads nor what is trained afterwards."""
     path = _save(tmp_path / "w.pth", timm.create_model("resnet18"), "plain")
@@ -169,7 +180,8 @@ def test_heads_start_alike_with_and_without_reading_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     "source, target, kwargs, message",
     [
-        ("resnet18", "resnet18_odconv", {}, "keys missing"),
+        ("resnet18", "resnet34_odconv", {}, "keys missing"),
+        ("resnet18", "resnet18_odconv", dict(in_channels=1), r"conv1.weight, \[64, 3, 7, 7\] instead of"),
         ("resnet18_odconv", "resnet18", {}, "keys unknown"),
         ("resnet18_odconv", "resnet18_odconv4x", {}, "shapes differ"),
         ("resnet18_odconv", "resnet18_odconv", dict(small_stem=True), r"conv1.weight, \[64, 3, 7, 7\] instead of"),
@@ -182,6 +194,14 @@ def test_checkpoint_of_another_architecture(tmp_path, source, target, kwargs, me
     with pytest.raises(UserError, match=message) as caught:
         start(target, checkpoint=path, **kwargs)
     assert "\n" not in str(caught.value) and path in str(caught.value)
+
+
+def test_a_static_kernel_of_another_shape_is_named(tmp_path):
+    model = timm.create_model("resnet18")
+    model.layer2[0].conv1 = torch.nn.Conv2d(64, 128, 1, bias=False)
+    path = _save(tmp_path / "w.pth", model, "plain")
+    with pytest.raises(UserError, match=r"layer2.0.conv1.weight, \[128, 64, 1, 1\] instead of \[128, 64, 3, 3\]"):
+        start("resnet18_odconv", checkpoint=path)
 
 
 class _Evil:

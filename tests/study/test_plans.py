@@ -15,7 +15,7 @@ from dynconv_plugins.study.hosts import images, series
 
 
 def test_the_issues_plans_are_shipped() -> None:
-    assert set(plan.names()) == {"study", "quick", "adiac", "tiny_imagenet", "voc", "ablations", "tuning"}
+    assert set(plan.names()) == {"study", "quick", "adiac", "tiny_imagenet", "voc", "backbone", "ablations", "tuning"}
 
 
 @pytest.mark.parametrize("name", plan.names())

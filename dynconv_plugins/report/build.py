@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..writing import write_text
+from .archive import ARCHIVE, pack
 from .looks import looks
 from .markdown import markdown
 from .page import render
@@ -22,7 +23,7 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
 
     Args:
         study: As `collect` read it.
-        out: ``index.html``, ``report.md``, ``csv/`` and ``img/`` are written here.
+        out: ``index.html``, ``report.md``, ``csv/``, ``img/`` and ``records.zip`` are written here.
         pictures: Whether the networks are loaded to be looked into.
 
     Raises:
@@ -48,6 +49,7 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
     write_text(out / "report.md", markdown(sections, table, cautions, facts))
     for each in (table, *(t for s in sections for t in s.tables)):
         write_text(out / "csv" / f"{each.name}.csv", each.csv())
+    pack(study, out / ARCHIVE)
     return answers
 
 
@@ -57,7 +59,8 @@ def _facts(study: Study) -> list[tuple[str, str]]:
         (
             "report",
             f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, dynconv report {' '.join(map(str, study.folders))}",
-        )
+        ),
+        ("records", f"{ARCHIVE} beside this page: settings, scores and curves of every run, for 'dynconv report'"),
     ]
     by_task = {name: provenance(task) for name, task in study.tasks.items()}
     for what, title in (("git", "commit"), ("versions", "versions"), ("machine", "machine")):

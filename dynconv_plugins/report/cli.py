@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import tempfile
 import webbrowser
 from pathlib import Path
 
 from ..errors import UserError, require
+from .archive import ARCHIVE, unpacked
 
-MADE = ("index.html", "report.md", "csv", "img")
+MADE = ("index.html", "report.md", "csv", "img", ARCHIVE)
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -17,9 +19,11 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "report",
         help="draw a study's page, tables and figures",
-        description="Draws one page, Markdown and CSV from folders of 'dynconv study'. Several are united.",
+        description="Draws one page, Markdown and CSV from folders of 'dynconv study'. Several are united. The "
+        "records.zip that a report leaves takes the place of folders that are gone; it holds no networks to look into.",
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help="folders that 'dynconv study' wrote")
+    runs = "folders that 'dynconv study' wrote, or a report's records.zip"
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUNS", help=runs)
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: the folder 'report' in the first of RUNS")
     parser.add_argument("--no-pictures", action="store_true", help="leave out what needs the networks to be loaded")
     parser.add_argument("--open", action="store_true", help="open the page in the browser at the end")
@@ -49,18 +53,20 @@ def run(args: argparse.Namespace) -> int:
     from .collect import collect
     from .terminal import summary
 
-    study = collect(args.runs)
     console = Console()
     part = out.with_name(f".{out.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    try:
-        from .build import build
+    with tempfile.TemporaryDirectory() as scratch:
+        try:
+            study = collect(unpacked(args.runs, Path(scratch)))
+            study.folders = args.runs
+            from .build import build
 
-        with console.status("drawing"):
-            answers = build(study, part, pictures=not args.no_pictures)
-        _replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+            with console.status("drawing"):
+                answers = build(study, part, pictures=not args.no_pictures)
+            _replace(part, out)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     summary(answers, console)
     console.print(f"{shown / MADE[0]}", soft_wrap=True, highlight=False, markup=False)
     if args.open:

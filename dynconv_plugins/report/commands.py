@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ def command(cell: Cell) -> str:
     root = Path(cell.folder).parents[2]
     text = shown(_plain(cell.record)).replace(str(root.resolve()), str(root) if not root.is_absolute() else root.name)
     data = Path((cell.record.get("data") or {}).get("path") or "")
-    return text.replace(str(data.parent), "$DYNCONV_DATA") if data.is_absolute() and str(data) in text else text
+    text = text.replace(str(data.parent), "$DYNCONV_DATA") if data.is_absolute() and str(data) in text else text
+    return re.sub(r"'(\$DYNCONV_DATA[\w./-]*)'", r"\1", text)  # an archive's; a shell takes no variable in quotes
 
 
 def _plain(record: Mapping[str, Any]) -> dict[str, Any]:

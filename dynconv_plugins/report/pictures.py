@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from ..study import hosts
+from ..study.cells import RUN
 from .attentions import Drawn, attentions
 from .cam import grad_cam, last_map, resized
-from .records import STATIC, Model, Task, spelled
+from .records import STATIC, Cell, Model, Task, spelled
 from .studio import DRAWN, INK, Picture, Studio, plt
 
 HEAT = "#d9610f"
@@ -56,15 +57,17 @@ def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = No
         network: The task's first with finished cells where None.
     """
     made = Gallery()
-    finished = [m for m in task.ordered() if m.results]
+    finished = [m for m in task.ordered() if _kept(m)]
     network = network or (finished[0].network if finished else "")
+    without = [task.name_of(m) for m in task.ordered() if m.results and not _kept(m)]
+    if without:
+        made.notes.append(f"No pictures of {', '.join(without)}: of their runs the records are here, not the weights.")
     loaded = _loaded(task, [m for m in finished if m.network == network], made.notes)
     if not loaded:
         return made
     try:
         host = hosts.get(task.fact("host"))
-        folder = next(m for m in finished if m.key in loaded).cells
-        samples = host.samples(next(c.folder for c in folder.values() if c.metrics is not None), count)
+        samples = host.samples(_kept(task.models[next(iter(loaded))]).folder, count)
     except Exception as e:
         made.notes.append(f"No pictures: the test inputs cannot be read ({_told(e)}).")
         return made
@@ -87,10 +90,16 @@ def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = No
     return made
 
 
+def _kept(model: Model) -> Cell | None:
+    """The first finished run of a model whose weights are here: an archive holds none."""
+    finished = (model.cells[unit] for unit in model.results)
+    return next((cell for cell in finished if (cell.folder / RUN).is_dir()), None)
+
+
 def _loaded(task: Task, models: Sequence[Model], notes: list[str]) -> dict[str, nn.Module]:
     made, failed = {}, []
     for model in models:
-        folder = model.cells[next(iter(model.results))].folder
+        folder = _kept(model).folder
         try:
             made[model.key] = hosts.get(task.fact("host")).load(folder).eval()
         except Exception as e:
@@ -104,7 +113,7 @@ def _loaded(task: Task, models: Sequence[Model], notes: list[str]) -> dict[str, 
 def _first(task: Task, loaded: Mapping[str, nn.Module]) -> str:
     """Which runs the pictures are of: the network is named where the task has several."""
     model = task.models[next(iter(loaded))]
-    run = spelled(next(iter(model.results)))
+    run = spelled(_kept(model).unit)
     return f"{model.network}, {run}" if len(task.networks) > 1 else run
 
 

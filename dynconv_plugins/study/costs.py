@@ -36,7 +36,10 @@ def measured(folders: list[Path], seconds: float) -> dict[str, dict]:
     models: dict[str, tuple[nn.Module, dict]] = {}
     for folder in folders:
         record = cells.read(folder)
-        models[record["model"]] = hosts.get(record["host"]).load(folder), record
+        host = hosts.get(record["host"])
+        # Of a run whose weights stayed on another machine any will do: costs are the architecture's.
+        model = host.load(folder) if (folder / cells.RUN).is_dir() else host.build(record)
+        models[record["model"]] = model, record
     made: dict[str, dict] = {}
     for name, (model, record) in models.items():
         x = hosts.get(record["host"]).example(record, 1)

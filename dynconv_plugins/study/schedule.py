@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -129,6 +130,9 @@ def _seen(cell: Cell, record: Mapping[str, Any]) -> str:
 def _locked(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -> str:
     """As `_settled`, unless another study runs the cell: what it has is then left alone."""
     if _seen(cell, record) == DONE:
+        if cells.read(cell.folder).get("data") != json.loads(json.dumps(record["data"], default=str)):
+            # The study has moved: where its data lie now is needed to look into its networks.
+            cells.update(cell.folder, data=record["data"])
         return DONE
     cell.folder.mkdir(parents=True, exist_ok=True)
     try:

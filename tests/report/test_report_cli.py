@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("scipy")
@@ -49,6 +52,7 @@ def test_bad_arguments_are_one_line(tmp_path: Path, fabricate, capsys) -> None:
     for args, words in (
         ([str(tmp_path / "nowhere")], "is not a folder"),
         ([str(tmp_path / "full")], "holds no study"),
+        ([str(tmp_path / "full" / "thesis.txt")], "is neither a study's folder nor the records.zip of a report"),
         ([str(root), "--out", str(tmp_path / "file")], "is a file"),
         ([str(root), "--out", str(tmp_path / "full")], "holds other files"),
     ):
@@ -84,3 +88,44 @@ def test_curves_of_the_test_set_are_called_that(fabricate) -> None:
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"data": record["data"] | {"valid": 0}}))
     assert "validation" not in said() and "followed on the test set" in said()
+
+
+def test_a_reports_records_take_the_place_of_folders_that_are_gone(fabricate, tmp_path: Path, capsys) -> None:
+    scores = {"static": [0.6, 0.61, 0.59], "odconv": [0.63, 0.66]}
+    made = fabricate("mine").task("images", "timm", scores)
+    made.cell("images", "timm", "hard", 0, 0.5, 1.0, False, 3, ["resnet18"], (), {})
+    edit(made.root / "images/hard/seed0", status="failed", error=f"{made.root}/images is full")
+    truth = np.array([0, 1, 2, 2])
+    for model in ("static", "odconv"):
+        edit(made.root / f"images/{model}/seed0", "metrics.json", predictions="predictions.npz")
+        np.savez(made.root / f"images/{model}/seed0/predictions.npz", truth=truth, predicted=truth)
+    place = {"path": str(tmp_path / "somewhere" / "UCR")}
+    for cell in made.root.glob("images/*/*"):
+        record = json.loads((cell / "cell.json").read_text())
+        command = ["/usr/bin/python3", "train", place["path"], "--out", str(cell / "run")]
+        edit(cell, data=record["data"] | place, command=command)
+    first, second, both = (tmp_path / name for name in ("first", "second", "both"))
+    assert cli.run(["report", str(made.root), "--no-pictures", "--out", str(first)]) == 0
+    with zipfile.ZipFile(first / "records.zip") as file:
+        names = file.namelist()
+        assert str(tmp_path).encode() not in b"".join(map(file.read, names)), "a machine's own paths"
+    assert len([n for n in names if n.endswith("metrics.json")]) == 5 and "mine/study.yaml" in names
+
+    shutil.rmtree(made.root)
+    assert cli.run(["report", str(first / "records.zip"), "--out", str(second)]) == 0
+    for path in (first / "csv").iterdir():
+        assert path.read_text() == (second / "csv" / path.name).read_text()
+    page = (second / "report.md").read_text()
+    assert "No pictures of static, ODConv" in page and "mine/images is full" in page
+    assert "train $DYNCONV_DATA/UCR --out mine/images/static/seed0/run" in (second / "index.html").read_text()
+    assert (first / "records.zip").read_bytes() == (second / "records.zip").read_bytes()
+
+    more = fabricate("more").task("images", "timm", {**scores, "odconv": [0.63, 0.66, 0.65]})
+    run = ["report", str(first / "records.zip"), str(more.root), "--no-pictures", "--out", str(both)]
+    assert cli.run(run) == 0
+    assert "ODConv (3 runs)" in (both / "report.md").read_text()
+
+
+def edit(folder: Path, name: str = "cell.json", **changes) -> None:
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))

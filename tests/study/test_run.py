@@ -6,12 +6,15 @@ import json
 import math
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from studies import IMAGES, MASKS, SERIES, STUDY, write_plan
+from studies import IMAGES, MASKS, SERIES, STUDY, TASK, write_plan
+
+from dynconv_plugins import cli
 
 
 def cell(folder: Path) -> tuple[dict, dict]:
@@ -73,6 +76,26 @@ def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study,
     assert (tmp_path / "out/b/odconv/seed0/metrics.json").stat().st_mtime_ns == first
     assert cell(tmp_path / "out/a/static/seed0")[1]["epochs"] == 2  # both stages of the dynamic twin
     assert cell(tmp_path / "out/old/a/static/seed0.1")[1]["epochs"] == 6  # nothing is lost
+
+
+def test_a_study_goes_on_elsewhere_from_the_records_of_its_report(
+    tmp_path: Path, study, finished: tuple[Path, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynconv_plugins.study.study.COST_SECONDS", 0.1)
+    assert cli.run(["report", str(finished[0] / "out"), "--no-pictures", "--out", str(tmp_path / "report")]) == 0
+    with zipfile.ZipFile(tmp_path / "report" / "records.zip") as file:
+        file.extractall(tmp_path)
+    before = (tmp_path / "out/b/odconv/seed0/metrics.json").read_bytes()
+    assert not (tmp_path / "out/b/odconv/seed0/run").exists(), "no weights"
+    path = write_plan(tmp_path / "p.yaml", **STUDY, c={**TASK, "options": {"epochs": 1, "batch_size": 8}})
+    done = study(path, "--out", "out", "--threads", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 cells, 2 of them finished before" in done.stdout
+    assert (tmp_path / "out/b/odconv/seed0/metrics.json").read_bytes() == before
+    assert cell(tmp_path / "out/b/odconv/seed0")[0]["data"]["path"].startswith(str(tmp_path / "out")), (
+        "where they are here"
+    )
+    assert json.loads((tmp_path / "out/b/costs.json").read_text())["models"]["odconv"]["latency_ms"]
 
 
 def test_dry_run_changes_nothing(tmp_path: Path, study) -> None:

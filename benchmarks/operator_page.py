@@ -31,7 +31,7 @@ name: `dyconv` is `dynconv_plugins.DyConv2d` in Python, `resnet18_dyconv` in tim
 `DynConvBackbone(model_name='resnet18_dyconv')` in mmsegmentation, `DynamicArch(FCN, 'dyconv')` in tsai, and
 `dynamize(model, 'dyconv')` for any model.
 
-One equation holds for all of them but dcd:
+One equation holds for all of them but dcd; in orconv the sum over kernels is a maximum:
 
     y_b = f_b * conv( c_b * x_b ,  sum_k  a_bk * ( s_b * W_k ) ) + bias
 

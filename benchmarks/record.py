@@ -31,11 +31,12 @@ def machine() -> str:
     return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
 
 
-def section(title: str, command: list[str], output: str, seconds: float) -> str:
-    """One section of a page."""
+def section(title: str, command: list[str], output: str, seconds: float, after: str = "") -> str:
+    """One section of a page; `after` is the command line whose results the command shows."""
     today = datetime.date.today().isoformat()
     facts = f"{today}, dynconv-plugins {dc.__version__}, {machine()}, {seconds:.0f} s"
-    return f"## {title}\n\n```bash\n{shlex.join(command)}\n```\n\n{facts}:\n\n```text\n{output.rstrip()}\n```\n"
+    lines = "".join(f"{line}\n" for line in (after, shlex.join(command)) if line)
+    return f"## {title}\n\n```bash\n{lines}```\n\n{facts}:\n\n```text\n{output.rstrip()}\n```\n"
 
 
 def replaced(page: str, title: str, new: str) -> str:
@@ -49,6 +50,7 @@ def main() -> int:
     parser.add_argument("page", type=Path)
     parser.add_argument("--title", required=True)
     parser.add_argument("--tail", type=int, default=60, help="keep this many lines of the output")
+    parser.add_argument("--after", default="", metavar="LINE", help="what had been run before, shown and not run")
     parser.add_argument("command", nargs="+", help="after --")
     args = parser.parse_args()
     start = time.monotonic()
@@ -62,7 +64,7 @@ def main() -> int:
         print(f"error: exit code {process.returncode}, {args.page} is left as it was", file=sys.stderr)
         return 1
     page = args.page.read_text() if args.page.exists() else f"# {args.page.stem.capitalize()}\n"
-    new = section(args.title, args.command, "\n".join(lines[-args.tail :]), time.monotonic() - start)
+    new = section(args.title, args.command, "\n".join(lines[-args.tail :]), time.monotonic() - start, args.after)
     args.page.write_text(replaced(page, args.title, new).rstrip() + "\n")
     return 0
 

@@ -37,8 +37,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     voc.add_argument("--aug", metavar="SBD_DIR", help="add SBD's masks: SegmentationClassAug, aug.txt, trainaug.txt")
 
     ucr = _add(kinds, "ucr", _ucr, "UCR archive, .tsv or .ts, for tsai")
-    _source(ucr, "a .zip, or a folder with <Name>_TRAIN and <Name>_TEST files")
-    ucr.add_argument("--names", nargs="+", metavar="NAME", help="data sets (default: all in SOURCE)")
+    _source(ucr, "a .zip, or a folder with <Name>_TRAIN and <Name>_TEST files", "get those in --names first")
+    ucr.add_argument("--names", nargs="+", metavar="NAME", help="data sets (default: all; --download needs it)")
 
 
 def _add(kinds, name: str, run, text: str) -> argparse.ArgumentParser:
@@ -48,9 +48,9 @@ def _add(kinds, name: str, run, text: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _source(parser: argparse.ArgumentParser, text: str) -> None:
+def _source(parser: argparse.ArgumentParser, text: str, download: str = DOWNLOAD) -> None:
     parser.add_argument("source", nargs="?", metavar="SOURCE", help=text)
-    parser.add_argument("--download", action="store_true", help=DOWNLOAD)
+    parser.add_argument("--download", action="store_true", help=download)
     parser.add_argument("--strict", action="store_true", help="deviations from the official data are errors")
     parser.add_argument("--jobs", type=int, metavar="N", help="threads that decode (default: one a processor)")
 

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def cores() -> int:
 def facts(size: str, threads: int) -> dict[str, Any]:
     """Versions and machine: names and numbers only, nothing that identifies a person or a host."""
     return {
-        "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "size": size,
         "versions": {"Python": platform.python_version()} | {d: v for d in DISTRIBUTIONS if (v := _version(d))},
         "machine": {

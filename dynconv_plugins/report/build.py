@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ..errors import UserError
@@ -58,7 +58,7 @@ def _facts(study: Study) -> list[tuple[str, str]]:
     made = [
         (
             "report",
-            f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC, dynconv report {' '.join(map(str, study.folders))}",
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, dynconv report {' '.join(map(str, study.folders))}",
         ),
         ("records", f"{ARCHIVE} beside this page: settings, scores and curves of every run, for 'dynconv report'"),
     ]

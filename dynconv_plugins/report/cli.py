@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         *(() if args.no_pictures else ("pytorch_grad_cam",)),
     ):
         require(module, extra="study")
+    if args.out is None and not args.runs[0].is_dir():
+        raise UserError(f"{args.runs[0]} is not a folder" + (": say --out DIR" if args.runs[0].is_file() else ""))
     shown = args.out or args.runs[0] / "report"
     out = shown.resolve()
     if out.exists() and not out.is_dir():

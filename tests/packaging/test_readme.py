@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text()
+README, USING = ((ROOT / name).read_text() for name in ("README.md", "docs/using.md"))
 USE = README.partition("\n## Use\n")[2].partition("\n## Data\n")[0]
 
 
@@ -36,10 +37,11 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_links_and_pictures_are_there() -> None:
-    targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if "://" not in t]
-    assert targets
-    missing = [t for t in targets if not (ROOT / t).exists()]
-    assert not missing
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        targets = [t for t in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in t]
+        missing = [t for t in targets if not (page.parent / t).exists()]
+        assert not missing, page
+        assert targets or page.name != "README.md"
 
 
 def test_the_first_screen_says_what_to_type() -> None:
@@ -48,21 +50,36 @@ def test_the_first_screen_says_what_to_type() -> None:
     assert len(README.splitlines()) <= 200
 
 
-@pytest.mark.parametrize("number", range(len(blocks(README, "python"))))
-def test_python_examples_run(checkout: Path, number: int) -> None:
-    code = blocks(README, "python")[number]
+# Each in a process of its own that has imported what is slow to import: an example must name whatever else it uses.
+RUN = """
+import json, os, sys, traceback
+import timm, torch, torchvision
+failed = []
+for number, code in enumerate(json.load(sys.stdin)):
+    child = os.fork()
+    if not child:
+        try:
+            exec(compile(code, f"example {number}", "exec"), {"__name__": "__main__"})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        failed.append(number)
+sys.exit(f"failed: {failed}" if failed else 0)
+"""
+
+
+def test_python_examples_run(checkout: Path) -> None:
     for module in ("timm", "tsai", "torchvision", "fvcore"):
-        if module in code:
-            pytest.importorskip(module)
+        pytest.importorskip(module)
+    examples = blocks(README, "python") + blocks(USING, "python")
+    assert len(examples) == 9
+    words = [sys.executable, "-W", "ignore", "-c", RUN]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=checkout,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=300,
+        words, input=json.dumps(examples), cwd=checkout, env=environment(), capture_output=True, text=True, timeout=500
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.mark.slow

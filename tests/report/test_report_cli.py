@@ -52,7 +52,8 @@ def test_bad_arguments_are_one_line(tmp_path: Path, fabricate, capsys) -> None:
     for args, words in (
         ([str(tmp_path / "nowhere")], "is not a folder"),
         ([str(tmp_path / "full")], "holds no study"),
-        ([str(tmp_path / "full" / "thesis.txt")], "is neither a study's folder nor the records.zip of a report"),
+        ([str(tmp_path / "file")], "is not a folder: say --out DIR"),
+        ([str(tmp_path / "file"), "--out", str(tmp_path / "new")], "is neither a study's folder nor the records.zip"),
         ([str(root), "--out", str(tmp_path / "file")], "is a file"),
         ([str(root), "--out", str(tmp_path / "full")], "holds other files"),
     ):

@@ -28,7 +28,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--image", type=Path, metavar="FILE")
     source.add_argument("--series", metavar="FILE.tsv|NAME", help="a file, or a UCR data set below $DYNCONV_DATA")
-    p.add_argument("--index", type=int, default=0, metavar="I", help="which series, from 0 (default 0)")
+    p.add_argument("--index", type=int, metavar="I", help="with --series: which one, from 0 (default 0)")
     p.add_argument(
         "--checkpoint",
         type=Path,
@@ -45,8 +45,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         metavar="NAME=VALUE",
         help="argument of the operator or the model, e.g. num_kernels=8, where=initial, small_stem=True; repeatable",
     )
-    p.add_argument("--input-size", type=int, metavar="N", help="side of the image in pixels; default: the model's")
-    p.add_argument("--out", type=Path, metavar="DIR", help="default: runs/explain/MODEL-INPUT")
+    p.add_argument("--input-size", type=int, metavar="N", help="with --image: its side in pixels; default: the model's")
+    p.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: a folder below runs/explain for each input and weights"
+    )
     p.set_defaults(run=run)
 
 
@@ -76,12 +78,18 @@ def run(args: argparse.Namespace) -> int:
     arguments = dict(args.operator_arg)
     if args.image is not None:
         if args.operator:
-            raise UserError(f"--operator goes with --series; for images the name says it: {args.model}_{args.operator}")
+            named = f"{args.model or 'resnet18'}_{args.operator}"
+            raise UserError(f"--operator goes with --series; for images the name says it: {named}")
+        if args.index is not None:
+            raise UserError("--index goes with --series: an image is one")
         look, words = images.subject, (args.model, args.image, args.checkpoint, arguments, args.input_size)
         stem = args.image.stem
     else:
-        look, words = series.subject, (args.model, args.series, args.index, args.checkpoint, args.operator, arguments)
-        stem = f"{Path(args.series).stem}-{args.index}"
+        if args.input_size is not None:
+            raise UserError("--input-size goes with --image: a series is as long as it is")
+        index = args.index or 0
+        look, words = series.subject, (args.model, args.series, index, args.checkpoint, args.operator, arguments)
+        stem = f"{Path(args.series).stem}-{index}"
     with warnings.catch_warnings():
         # What hosts' own imports warn of is nothing that a user of this command can act on.
         warnings.simplefilter("ignore")
@@ -91,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     except (RuntimeError, ValueError) as e:  # an image too small for the network's strides, say
         raise UserError(f"{subject.title}: the network cannot run on it: {str(e).splitlines()[0]}") from None
     top = subject.top(y)
-    out = args.out or Path("runs/explain") / f"{args.model or args.checkpoint.name}-{stem}"
+    out = args.out or Path("runs/explain") / "-".join([*filter(None, (args.model, _named(args.checkpoint))), stem])
     figure = draw(layers, subject.shown, subject.title, subject.weights, top, subject.says)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)
@@ -114,6 +122,14 @@ def run(args: argparse.Namespace) -> int:
     for line in (legend, f"{subject.says}: {said}", f"written to {out}: attention.png, attention.json"):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     return 0
+
+
+def _named(checkpoint: Path | None) -> str:
+    """Tells weights apart: a cell's folder by task, model and run, a file by its folder and itself."""
+    if checkpoint is None:
+        return ""
+    path = checkpoint.resolve()
+    return "-".join(path.parts[-3:] if path.is_dir() else (path.parent.name, path.name.partition(".")[0]))
 
 
 def _make(folder: Path) -> None:

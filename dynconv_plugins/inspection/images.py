@@ -37,6 +37,8 @@ def subject(
     """
     shot = picture(image)
     if checkpoint is not None and checkpoint.is_dir():
+        if arguments:
+            raise UserError(f"{checkpoint} is as it was trained: leave --operator-arg out")
         return _of_cell(name, shot, image, checkpoint, pixels)
     if name is None:
         raise UserError("name a model, e.g. resnet18_odconv, or a study's cell by --checkpoint DIR")
@@ -111,7 +113,11 @@ def _of_cell(name: str | None, shot, image: Path, folder: Path, pixels: int | No
         import yaml
 
         path = folder / "run" / "args.yaml"
-        x, shown = _seen(model, shot, yaml.safe_load(path.read_text()) if path.is_file() else {}, pixels)
+        try:
+            trained = dict(yaml.safe_load(path.read_text())) if path.is_file() else {}
+        except (yaml.YAMLError, ValueError, TypeError) as e:
+            raise UserError(f"{path} is damaged ({type(e).__name__})") from None
+        x, shown = _seen(model, shot, trained, pixels)
     else:
         side = pixels or record["data"]["options"]["pixels"]
         array = torch.from_numpy(_pixels(shot, side)).permute(2, 0, 1)[None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         "name": lambda row: row.name,
         "params": lambda row: row.params,
         "macs": lambda row: row.macs,
-        "latency": lambda row: row.latency_ms[1],
+        "latency": lambda row: row.latency_ms[1] if row.latency_ms else math.inf,
     }
     if args.sort:
         rows.sort(key=key[args.sort])
@@ -162,7 +163,10 @@ def _timed(rows: Sequence[Row], found: Sequence[Entry]) -> None:
     for row in _progress(rows, "measuring"):
         with _quiet():
             model = by_name[row.name].build().eval()
-        row.latency_ms = list(latency(model, torch.randn(row.input_size)))
+        try:
+            row.latency_ms = list(latency(model, torch.randn(row.input_size)))
+        except (RuntimeError, MemoryError) as e:  # a batch too large for the memory, say
+            _say(f"{row.name} is not timed: {(str(e).splitlines() or ['out of memory'])[0]}")
 
 
 @contextlib.contextmanager
@@ -200,8 +204,7 @@ def _print(rows: Sequence[Row]) -> None:
         cells = [row.name, row.operator if row.operator != STATIC else f"[dim]{STATIC}[/dim]"]
         cells += [number(row.params), number(row.macs), "x".join(map(str, row.input_size[1:]))]
         if timed:
-            low, middle, high = row.latency_ms
-            cells.append(f"{middle:.1f} ms ({low:.1f}-{high:.1f})")
+            cells.append("{1:.1f} ms ({0:.1f}-{2:.1f})".format(*row.latency_ms) if row.latency_ms else "-")
         last = i + 1 < len(rows) and rows[i + 1].host != row.host
         table.add_row(*cells, end_section=last)
     Console(width=None if sys.stdout.isatty() else 120).print(table)

@@ -40,7 +40,7 @@ def subject(
     require("tsai", "tsai")
     from tsai_models.data import standardised, with_differences
 
-    from ..study.hosts.series import differences
+    from ..study.hosts.series import DYNAMIC, differences
 
     X, classes, label = _series(source)
     if not 0 <= index < len(X):
@@ -50,6 +50,10 @@ def subject(
         record, model, names = cell(checkpoint)
         if record["host"] != "tsai":
             raise UserError(f"{checkpoint} is of images: give --image instead of --series")
+        if operator or arguments:
+            raise UserError(f"{checkpoint} is as it was trained: leave --operator and --operator-arg out")
+        if name not in (None, record["network"], DYNAMIC[record["network"]]):
+            raise UserError(f"{checkpoint} is of {record['network']}, not of {name}: leave MODEL out")
         must_be_dynamic(model, str(checkpoint))
         order = differences(record)
         title = f"{record['network']} with {record['operator']}, {what}"
@@ -92,8 +96,9 @@ def _settings(path: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     beside: dict[str, Any] = {}
     if path is not None and (path.parent / "results.json").is_file():
         try:
-            beside = json.loads((path.parent / "results.json").read_text())["config"]
-        except (OSError, ValueError, KeyError) as e:
+            beside = dict(json.loads((path.parent / "results.json").read_text())["config"])
+            beside["arch"]
+        except (OSError, ValueError, KeyError, TypeError) as e:
             raise UserError(f"{path.parent / 'results.json'} is damaged ({type(e).__name__})") from None
     if given["arch"] and beside and given["arch"] != beside["arch"]:
         raise UserError(f"{path} is of {beside['arch']}, not of {given['arch']}")

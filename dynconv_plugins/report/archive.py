@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import shlex
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..study import cells as layout
-from .commands import command
+from .places import placeless
 from .records import Cell, Study
 
 ARCHIVE = "records.zip"
 PLAN, COSTS, PREDICTIONS = "study.yaml", "costs.json", "predictions.npz"
+# Nothing else is unpacked: a folder of a run would be loaded, and its configuration executed.
+_MEMBER = re.compile(
+    r"[^/]+/(study\.yaml|[^/]+/costs\.json|[^/]+/[^/]+/[^/]+/(cell\.json|metrics\.json|predictions\.npz))"
+)
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same records make the same file
+# What an unfinished run has taken is lost with its checkpoints.
+_OF_A_RUN = ("trained", "seconds", "processor_seconds", "attempts", "earlier", "started", "memory_mb")
 
 
 def pack(study: Study, path: Path) -> None:
@@ -27,73 +34,69 @@ def pack(study: Study, path: Path) -> None:
         path: The file.
     """
     entries: dict[str, bytes] = {}
-    roots = {cell.folder.parents[2]: None for cell in study.cells if cell.record}
-    for root in roots:
-        for file in (root / PLAN, *(root / task / COSTS for task in study.tasks)):
-            if file.is_file():
-                name = f"{root.resolve().name}/{file.relative_to(root)}"
-                # Ratios need one machine: of two measurements that of more models counts.
-                entries[name] = max(entries.get(name, b""), file.read_bytes(), key=len)
+    names = _names({cell.folder.parents[2]: None for cell in study.cells if cell.record})
+    for root, name in names.items():
+        if (root / PLAN).is_file():
+            entries[f"{name}/{PLAN}"] = placeless((root / PLAN).read_text(encoding="utf-8")).encode()
+        for task in study.tasks:
+            if (root / task / COSTS).is_file():
+                entries[f"{name}/{task}/{COSTS}"] = (root / task / COSTS).read_bytes()
     for cell in (c for c in study.cells if c.record):
-        place = f"{cell.folder.parents[2].resolve().name}/{cell.key}"
-        entries[f"{place}/{layout.CELL}"] = _text(_placeless(cell))
-        # Records of a cell that has no result say why.
-        for name in (layout.METRICS, PREDICTIONS) if cell.metrics is not None else ():
-            if (cell.folder / name).is_file():
-                entries[f"{place}/{name}"] = (cell.folder / name).read_bytes()
+        place = f"{names[cell.folder.parents[2]]}/{cell.key}"
+        entries[f"{place}/{layout.CELL}"] = json.dumps(_kept(cell), indent=1).encode() + b"\n"
+        for file in (layout.METRICS, PREDICTIONS) if cell.metrics is not None else ():
+            if (cell.folder / file).is_file():
+                entries[f"{place}/{file}"] = (cell.folder / file).read_bytes()
     path.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         for name, content in sorted(entries.items()):
             file.writestr(zipfile.ZipInfo(name, _DATE), content, zipfile.ZIP_DEFLATED)
 
 
-def _placeless(cell: Cell) -> dict[str, Any]:
-    """A cell's record without the places of the machine that made it."""
-    record = dict(cell.record)
-    root, data = cell.folder.parents[2].resolve(), dict(record.get("data") or {})
-    if record.get("command"):
-        record["command"] = shlex.split(command(cell))
-    where = Path(data.get("path") or "")
-    if where.is_absolute():
-        inside = where.is_relative_to(root)
-        data["path"] = str(where.relative_to(root.parent) if inside else Path("$DYNCONV_DATA") / where.name)
-        record["data"] = data
-    if record.get("error"):
-        record["error"] = str(record["error"]).replace(f"{root.parent}/", "")
-    return record
+def _names(roots: Mapping[Path, Any]) -> dict[Path, str]:
+    """A name for each folder, its own where no other has it."""
+    made: dict[Path, str] = {}
+    for root in roots:
+        own = root.resolve().name
+        free = (own if n == 1 else f"{own}-{n}" for n in range(1, len(roots) + 1))
+        made[root] = next(name for name in free if name not in made.values())
+    return made
 
 
-def _text(value: Any) -> bytes:
-    return json.dumps(value, indent=1).encode() + b"\n"
+def _kept(cell: Cell) -> dict[str, Any]:
+    finished = cell.metrics is not None
+    return {k: v for k, v in cell.record.items() if finished or k not in _OF_A_RUN}
 
 
-def unpacked(runs: Sequence[Path], scratch: Path) -> list[Path]:
+def unpacked(runs: Sequence[Path], scratch: Path) -> dict[Path, Path]:
     """Replaces each archive among `runs` by the study's folders that it holds.
 
     Args:
         runs: Folders and archives.
         scratch: An empty folder to unpack into.
 
+    Returns:
+        Folders, and which of `runs` each is from.
+
     Raises:
         UserError: If a file is no archive of this kind, or damaged.
     """
-    found = []
+    found: dict[Path, Path] = {}
     for number, run in enumerate(runs):
         if not run.is_file():
-            found.append(run)
+            found[run] = run
             continue
         into = scratch / str(number)
         try:
             with zipfile.ZipFile(run) as file:
-                file.extractall(into)
-        except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, NotImplementedError) as e:
-            raise UserError(f"{run} is neither a study's folder nor the {ARCHIVE} of a report ({_told(e)})") from None
-        folders = sorted(p for p in into.iterdir() if p.is_dir())
+                file.extractall(into, [name for name in file.namelist() if _MEMBER.fullmatch(name)])
+        except Exception as e:  # a damaged archive fails in many ways
+            if isinstance(e, OSError) and e.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            told = " ".join(str(e).split()) or type(e).__name__
+            raise UserError(f"{run} is neither a study's folder nor the {ARCHIVE} of a report ({told})") from None
+        folders = sorted(into.iterdir()) if into.is_dir() else []
         if not folders:
             raise UserError(f"{run} holds no study")
-        found += folders
+        found |= dict.fromkeys(folders, run)
     return found
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -53,12 +53,17 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
     return answers
 
 
+def _shown(folder: Path) -> str:
+    """A shell makes ``~/runs`` the path of somebody's home."""
+    return folder.name if folder.is_absolute() else str(folder)
+
+
 def _facts(study: Study) -> list[tuple[str, str]]:
     """Where the numbers come from; what is the same for all tasks is said once."""
     made = [
         (
             "report",
-            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, dynconv report {' '.join(map(str, study.folders))}",
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, dynconv report {' '.join(map(_shown, study.folders))}",
         ),
         ("records", f"{ARCHIVE} beside this page: settings, scores and curves of every run, for 'dynconv report'"),
     ]

@@ -60,7 +60,14 @@ def run(args: argparse.Namespace) -> int:
     shutil.rmtree(part, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         try:
-            study = collect(unpacked(args.runs, Path(scratch)))
+            folders = unpacked(args.runs, Path(scratch))
+            try:
+                study = collect(list(folders))
+            except UserError as e:
+                told = str(e)
+                for folder, run in folders.items():
+                    told = told.replace(str(folder), str(run))
+                raise UserError(told) from None
             study.folders = args.runs
             from .build import build
 
@@ -82,11 +89,13 @@ def _replace(part: Path, out: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         part.rename(out)
         return
+    # One by one: what else lies in the folder is never moved.
     old = out.with_name(f".{out.name}.old")
     shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
-    part.rename(out)
-    for other in old.iterdir():
-        if other.name not in MADE:
-            shutil.move(other, out / other.name)
+    old.mkdir()
+    for name in MADE:
+        if (out / name).exists():
+            (out / name).rename(old / name)
+        if (part / name).exists():
+            (part / name).rename(out / name)
     shutil.rmtree(old)

@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import UserError
 from ..study import cells as layout
 from ..study import plan as plans
+from .places import placeless, placeless_record
 from .readings import costs, metrics
 from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task, label_of
 
@@ -108,10 +109,10 @@ def _planned(study: Study, run: Path) -> dict[str, _Planned]:
         plan = plans.load(path)
         made = {cell.key: _Planned(plan.name, cell) for cell in layout.expand(plan, run)}
     except (UserError, OSError, TypeError) as e:
-        told = " ".join(str(e).split())
+        told = placeless(" ".join(str(e).split()))
         study.notes.append(f"{run.name}/{PLAN} cannot be used ({told}): which cells are missing is not known.")
         return {}
-    study.plans.append(path.read_text(encoding="utf-8"))
+    study.plans.append(placeless(path.read_text(encoding="utf-8")))
     return made
 
 
@@ -146,7 +147,7 @@ def _cell(key: str, folder: Path | None) -> Cell:
     if folder is None:
         return cell
     try:
-        record = layout.read(folder, layout.CELL)
+        record = placeless_record(layout.read(folder, layout.CELL), folder.parents[2], key)
     except layout.Damaged as e:
         return replace(cell, status=DAMAGED, why=_short(e, folder))
     status = record.get("status")
@@ -169,7 +170,7 @@ def _cell(key: str, folder: Path | None) -> Cell:
 
 
 def _short(error: Exception, folder: Path) -> str:
-    return " ".join(str(error).split()).replace(f"{folder}/", "")
+    return placeless(" ".join(str(error).split()).replace(f"{folder}/", ""))
 
 
 def _add_costs(study: Study, run: Path, number: int) -> None:

@@ -15,7 +15,8 @@ from ..study import hosts
 from ..study.cells import RUN
 from .attentions import Drawn, attentions
 from .cam import grad_cam, last_map, resized
-from .records import STATIC, Cell, Model, Task, spelled
+from .places import placeless
+from .records import STATIC, Model, Task, order, spelled
 from .studio import DRAWN, INK, Picture, Studio, plt
 
 HEAT = "#d9610f"
@@ -57,24 +58,27 @@ def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = No
         network: The task's first with finished cells where None.
     """
     made = Gallery()
-    finished = [m for m in task.ordered() if _kept(m)]
-    network = network or (finished[0].network if finished else "")
-    without = [task.name_of(m) for m in task.ordered() if m.results and not _kept(m)]
+    finished = [m for m in task.ordered() if m.results]
+    network = network or next((m.network for m in finished if _kept(m)), "")
+    finished = [m for m in finished if m.network == network or not network]
+    run = _shared(finished)
+    without = [task.name_of(m) for m in finished if run not in _kept(m)]
     if without:
-        made.notes.append(f"No pictures of {', '.join(without)}: of their runs the records are here, not the weights.")
-    loaded = _loaded(task, [m for m in finished if m.network == network], made.notes)
+        which = f"the weights of {spelled(run)}" if run else "their weights"
+        made.notes.append(f"No pictures of {', '.join(without)}: {which} are not here.")
+    loaded = _loaded(task, {m.key: m.cells[run].folder for m in finished if run in _kept(m)}, made.notes)
     if not loaded:
         return made
     try:
         host = hosts.get(task.fact("host"))
-        samples = host.samples(_kept(task.models[next(iter(loaded))]).folder, count)
+        samples = host.samples(task.models[next(iter(loaded))].cells[run].folder, count)
     except Exception as e:
         made.notes.append(f"No pictures: the test inputs cannot be read ({_told(e)}).")
         return made
     names = {key: task.models[key].label for key in loaded}
     if any(s.predict for s in samples):
-        made.grids.append(_masks(task, loaded, names, samples, studio))
-    made.grids.append(_maps(task, loaded, names, samples, studio, made.notes))
+        made.grids.append(_masks(task, loaded, names, samples, studio, run))
+    made.grids.append(_maps(task, loaded, names, samples, studio, made.notes, run))
     made.grids = [g for g in made.grids if g.rows]
     for key, model in loaded.items():
         if task.models[key].operator == STATIC:
@@ -90,36 +94,42 @@ def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = No
     return made
 
 
-def _kept(model: Model) -> Cell | None:
-    """The first finished run of a model whose weights are here: an archive holds none."""
-    finished = (model.cells[unit] for unit in model.results)
-    return next((cell for cell in finished if (cell.folder / RUN).is_dir()), None)
+def _kept(model: Model) -> list[str]:
+    """The finished runs of a model whose weights are here: an archive holds none."""
+    return [unit for unit in model.results if (model.cells[unit].folder / RUN).is_dir()]
 
 
-def _loaded(task: Task, models: Sequence[Model], notes: list[str]) -> dict[str, nn.Module]:
+def _shared(models: Sequence[Model]) -> str:
+    """The first of the runs that most models have weights of: one fold's test set is another's training set."""
+    units = [unit for model in models for unit in _kept(model)]
+    return max(sorted(set(units), key=order), key=units.count, default="")
+
+
+def _loaded(task: Task, folders: Mapping[str, Path], notes: list[str]) -> dict[str, nn.Module]:
     made, failed = {}, []
-    for model in models:
-        folder = _kept(model).folder
+    for key, folder in folders.items():
         try:
-            made[model.key] = hosts.get(task.fact("host")).load(folder).eval()
+            made[key] = hosts.get(task.fact("host")).load(folder).eval()
         except Exception as e:
-            failed.append(f"No pictures of {task.name_of(model)}: it cannot be loaded ({_told(e, folder)}).")
+            failed.append(f"No pictures of {task.name_of(task.models[key])}: it cannot be loaded ({_told(e, folder)}).")
     if failed and not made:
         failed = [f"No pictures: none of the networks can be loaded. {failed[0]}"]
     notes += failed
     return made
 
 
-def _first(task: Task, loaded: Mapping[str, nn.Module]) -> str:
+def _first(task: Task, loaded: Mapping[str, nn.Module], run: str) -> str:
     """Which runs the pictures are of: the network is named where the task has several."""
     model = task.models[next(iter(loaded))]
-    run = spelled(_kept(model).unit)
+    run = spelled(run)
     return f"{model.network}, {run}" if len(task.networks) > 1 else run
 
 
-def _masks(task: Task, loaded: Mapping[str, nn.Module], names: Mapping[str, str], samples, studio: Studio) -> Grid:
+def _masks(
+    task: Task, loaded: Mapping[str, nn.Module], names: Mapping[str, str], samples, studio: Studio, run: str
+) -> Grid:
     """Figure 8: input, truth, and what each model makes of it."""
-    caption = f"The same test images under each model of {_first(task, loaded)}. White is not scored."
+    caption = f"The same test images under each model of {_first(task, loaded, run)}. White is not scored."
     grid = Grid("Segmentations (Figure 8 of the paper)", caption, ["input", "truth", *names.values()])
     seen: set[int] = set()
     for k, sample in enumerate(samples):
@@ -139,7 +149,7 @@ def _masks(task: Task, loaded: Mapping[str, nn.Module], names: Mapping[str, str]
     return grid
 
 
-def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio, notes: list[str]) -> Grid:
+def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio, notes: list[str], run: str) -> Grid:
     """Figure 7: where the prediction of each model comes from."""
     grid = Grid("Attention maps (Figure 7 of the paper)", "", ["input", *names.values()])
     layers: dict[str, str] = {}
@@ -170,7 +180,7 @@ def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio,
     grid.caption = (
         f"Grad-CAM at {where}: bright where the prediction comes from that is written below, "
         + ("the largest class but the background. " if any(s.predict for s in samples) else "right or wrong. ")
-        + f"The models are those of {_first(task, loaded)}."
+        + f"The models are those of {_first(task, loaded, run)}."
     )
     return grid
 
@@ -208,6 +218,6 @@ def _series(studio: Studio, name: str, series: np.ndarray, heat: np.ndarray | No
 
 
 def _told(error: Exception, folder: Path | None = None) -> str:
-    text = " ".join(str(error).split()).replace(f"{folder}/", "")
+    text = placeless(" ".join(str(error).split()).replace(f"{folder}/", ""))
     # A KeyError says nothing but the key.
     return f"{type(error).__name__}: {text}"[:160] if isinstance(error, LookupError) or not text else text[:160]

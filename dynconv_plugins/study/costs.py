@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from .. import complexity
-from ..errors import run_cli
+from ..errors import UserError, run_cli
 from . import cells, hosts, memory
 
 BATCHES = (1, 64)
@@ -26,19 +26,27 @@ ROUNDS, FEW_ROUNDS = 7, 3
 SLOW = 5.0  # seconds for one turn of all models
 
 
-def measured(folders: list[Path], seconds: float) -> dict[str, dict]:
+def measured(folders: list[Path], seconds: float) -> tuple[dict[str, dict], dict[str, str]]:
     """Parameters, MAdds, latency and memory of trained cells, one a model.
 
     Args:
         folders: The cells, of one task.
         seconds: About how long to measure each latency.
+
+    Returns:
+        The costs by model, and why others have none.
     """
     models: dict[str, tuple[nn.Module, dict]] = {}
+    failed: dict[str, str] = {}
     for folder in folders:
-        record = cells.read(folder)
+        record = cells.read(folder) | {"trained": True}  # nothing to start from is needed
         host = hosts.get(record["host"])
         # Of a run whose weights stayed on another machine any will do: costs are the architecture's.
-        model = host.load(folder) if (folder / cells.RUN).is_dir() else host.build(record)
+        try:
+            model = host.load(folder) if (folder / cells.RUN).is_dir() else host.build(record)
+        except Exception as e:  # whatever hosts make of what is missing
+            failed[record["model"]] = " ".join(str(e).split()) or type(e).__name__
+            continue
         models[record["model"]] = model, record
     made: dict[str, dict] = {}
     for name, (model, record) in models.items():
@@ -52,7 +60,7 @@ def measured(folders: list[Path], seconds: float) -> dict[str, dict]:
             runs[name] = _forward(model, hosts.get(record["host"]).example(record, batch))
         for name, quartiles in _in_turns(runs, seconds).items():
             made[name]["latency_ms"][str(batch)] = quartiles
-    return made
+    return made, failed
 
 
 def _forward(model: nn.Module, x: torch.Tensor) -> Callable[[], object]:
@@ -104,9 +112,11 @@ def main() -> None:
         warnings.simplefilter("ignore")
         from .provenance import machine
 
-        models = measured([Path(f) for f in folders], float(seconds))
+        models, failed = measured([Path(f) for f in folders], float(seconds))
     threads = torch.get_num_threads()
     cells.write(Path(out), {"threads": threads, "machine": machine(), "models": models}, "costs.json")
+    if failed:
+        raise UserError("not measured: " + "; ".join(f"{name} ({why})" for name, why in failed.items()))
 
 
 if __name__ == "__main__":

@@ -61,8 +61,8 @@ def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -
     env = environment(record, threads, gpu)
     try:
         with open(path / cells.LOG, "ab") as log:
+            hosts.get(record["host"]).settle(path, record)
             if not trained:
-                hosts.get(record["host"]).settle(path, record)
                 log.write(f"$ {provenance.shown(record)}\n".encode())
                 log.flush()
                 code, used = process.run(record["command"], env, log, lock, watch, stopped)

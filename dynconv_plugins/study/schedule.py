@@ -19,6 +19,8 @@ from .hosts.common import Data
 from .plan import Plan, Task
 
 OLD = "old"
+# Options that name a file.
+FILES = ("backbone_checkpoint", "initial_checkpoint", "pretrained_path")
 
 
 @dataclass
@@ -77,7 +79,7 @@ def make(
                 record = recorded(cell, made, recipe)
             except UserError as e:
                 schedule.troubles[task.name] = str(e)
-                break
+                continue
             schedule.cells.append(cell)
             schedule.records[cell.key] = record
             schedule.status[cell.key] = _seen(cell, record) if looking else _locked(cell, record, plan.name, schedule)
@@ -98,7 +100,8 @@ def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any
     host = hosts.get(cell.task.host)
     made = cells.described(cell)
     # Paths are where things lie, not what they are: a study may be moved, or go on on another machine.
-    counted = made | {"options": {name: _content(value) for name, value in made["options"].items()}}
+    files = _contents(cell, made["options"])
+    counted = made | {"options": made["options"] | files}
     inputs = cells.digest({k: v for k, v in counted.items() if k != "about"}, recipe, data.fingerprint)
     command = list(host.command(cell, data, cell.folder))
     if cell.task.processes > 1:
@@ -106,15 +109,35 @@ def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any
 
         command = list(launched(tuple(command), cell.task.processes))
     score = "mIoU" if cell.task.host == "mmseg" else "accuracy"
-    return {**made, "score_name": score, "data": data.as_json(), "command": command, "inputs": inputs}
+    facts = {"score_name": score, "data": data.as_json(), "command": command, "inputs": inputs}
+    return {**made, **facts, "files": files}
 
 
-def _content(value: Any) -> Any:
-    """What a file holds, for an option that names one, such as weights to start from; other values as they are."""
-    if isinstance(value, str) and os.sep in value and Path(value).is_file():
-        with open(value, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return value
+def _contents(cell: Cell, options: Mapping[str, Any]) -> dict[str, str]:
+    """What the files hold that options name, such as weights to start from, by the option.
+
+    Raises:
+        UserError: If one is not there, and the cell has not been run with it before.
+    """
+    found = {}
+    for name, value in options.items():
+        if not isinstance(value, str) or not (name in FILES or os.sep in value):
+            continue
+        if Path(value).is_file():
+            with open(value, "rb") as file:
+                found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        elif before := _before(cell).get("files", {}).get(name):
+            found[name] = before
+        elif name in FILES:
+            raise UserError(f"{name} {value} is not there")
+    return found
+
+
+def _before(cell: Cell) -> Mapping[str, Any]:
+    try:
+        return cells.read(cell.folder) or {}
+    except cells.Damaged:
+        return {}
 
 
 def _seen(cell: Cell, record: Mapping[str, Any]) -> str:
@@ -132,7 +155,9 @@ def _locked(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -
     if _seen(cell, record) == DONE:
         if cells.read(cell.folder).get("data") != json.loads(json.dumps(record["data"], default=str)):
             # The study has moved: where its data lie now is needed to look into its networks.
-            cells.update(cell.folder, data=record["data"])
+            moved = cells.update(cell.folder, data=record["data"])
+            if (cell.folder / cells.RUN).is_dir():
+                hosts.get(cell.task.host).settle(cell.folder, moved)
         return DONE
     cell.folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -172,7 +197,7 @@ def _settled(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) 
     return WAITING
 
 
-_EXPECTED = {"inputs", "command", "data"}
+_EXPECTED = {"inputs", "command", "data", "files"}
 
 
 def _aside(cell: Cell) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -191,6 +192,16 @@ def test_an_untrained_network_is_the_same_every_time(tmp_path, image, capsys):
     assert "random" in capsys.readouterr().out
 
 
+def test_other_weights_are_written_elsewhere(tmp_path, image, capsys, monkeypatch):
+    _, checkpoint = trained(tmp_path)
+    (tmp_path / "other").mkdir()
+    shutil.copy(checkpoint, tmp_path / "other" / "last.pth.tar")
+    monkeypatch.chdir(tmp_path)
+    for weights in ([], ["--checkpoint", "last.pth.tar"], ["--checkpoint", "other/last.pth.tar"]):
+        run(["explain", "mobilenetv2_050_odconv", "--image", str(image), *weights])
+    assert len(list((tmp_path / "runs" / "explain").glob("*/attention.json"))) == 3
+
+
 def mistakes(tmp_path):
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04")
@@ -221,13 +232,18 @@ def mistakes(tmp_path):
         "bad value": ([net, *good, "--operator-arg", "num_kernels=0"], "num_kernels"),
         "too small": ([net, *good, "--input-size", "4"], "--input-size"),
         "operator": ([net, *good, "--operator", "hard"], "--operator goes with --series"),
+        "index": ([net, *good, "--index", "1"], "--index goes with --series"),
+        "argument of a cell": (
+            [*good, "--checkpoint", str(tmp_path / "cell"), "--operator-arg", "num_kernels=2"],
+            "leave --operator-arg out",
+        ),
         "out": ([net, *good, "--input-size", "32", "--out", str(tmp_path / "text.png")], "is not a folder"),
     }
 
 
 WHICH = (
     "unknown model, no model, static, no image, not an image, no checkpoint, damaged, does not fit, no cell, "
-    "damaged cell, another model, bad argument, bad value, too small, operator, out"
+    "damaged cell, another model, bad argument, bad value, too small, operator, index, argument of a cell, out"
 )
 
 

@@ -134,6 +134,10 @@ MISTAKES = {
     "index": (["ODConvFCN", "--series", "Diatoms", "--index", "99"], "there are 6 series"),
     "argument": (["ODConvFCN", "--series", "Diatoms", "--operator-arg", "kernels=2"], "kernels"),
     "another": (["ODConvResNet", "--series", "Diatoms", "--checkpoint", "run"], "is of ODConvFCN, not of ODConvResNet"),
+    "another cell": (["ODConvResNet", "--series", "Diatoms", "--checkpoint", "cell"], "is of FCN, not of ODConvResNet"),
+    "a cell's operator": (["--series", "Diatoms", "--checkpoint", "cell", "--operator", "hard"], "leave --operator"),
+    "size": (["ODConvFCN", "--series", "Diatoms", "--input-size", "64"], "--input-size goes with --image"),
+    "damaged results": (["--series", "Diatoms", "--checkpoint", "damaged"], "results.json is damaged"),
     "image": (["--image", "leaf.png", "--checkpoint", "cell"], "give --series instead of --image"),
 }
 
@@ -143,10 +147,14 @@ def test_a_mistake_is_one_line(out, tmp_path, which):
     words, says = MISTAKES[which]
     if which == "another":
         trained(tmp_path / "run")
+    if "cell" in which or which == "image":
+        series_cell(tmp_path / "cell")
+    if which == "damaged results":
+        trained(tmp_path / "damaged")
+        (tmp_path / "damaged" / "results.json").write_text("[1]")
     if which == "image":
         from PIL import Image
 
-        series_cell(tmp_path / "cell")
         Image.new("RGB", (8, 8)).save(tmp_path / "leaf.png")
     with pytest.raises(UserError, match=says) as caught:
         run(["explain", *words, "--out", str(out)])

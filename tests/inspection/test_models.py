@@ -90,6 +90,17 @@ def test_latency_where_few_are_left(capsys):
     assert 0 < low <= middle <= high and row["input_size"] == [2, 3, 32, 32]
 
 
+def test_what_cannot_be_timed_is_told_and_stays(capsys, monkeypatch):
+    def full(model, x):
+        raise RuntimeError("not enough memory: you tried to allocate 1 TB")
+
+    monkeypatch.setattr("dynconv_plugins.inspection.costs.latency", full)
+    words = ["mobilenetv2_050_static", "--host", "timm", "--input-size", "32", "--sort", "latency"]
+    run(["models", *words])
+    shown = capsys.readouterr()
+    assert "mobilenetv2_050_static" in shown.out and "is not timed: not enough memory" in shown.err
+
+
 def test_latency_grows_with_the_work():
     torch.manual_seed(0)
     small, large = (nn.Conv2d(c, c, 3).eval() for c in (2, 64))

@@ -20,6 +20,7 @@ pytest.importorskip("yaml")
 from dynconv_plugins import cli
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.report import build as building
+from dynconv_plugins.report.archive import unpacked
 
 
 def test_an_interrupted_report_leaves_the_old_one(fabricate, monkeypatch, capsys) -> None:
@@ -95,21 +96,32 @@ def test_a_reports_records_take_the_place_of_folders_that_are_gone(fabricate, tm
     scores = {"static": [0.6, 0.61, 0.59], "odconv": [0.63, 0.66]}
     made = fabricate("mine").task("images", "timm", scores)
     made.cell("images", "timm", "hard", 0, 0.5, 1.0, False, 3, ["resnet18"], (), {})
-    edit(made.root / "images/hard/seed0", status="failed", error=f"{made.root}/images is full")
+    edit(made.root / "images/hard/seed0", status="failed", trained=True, seconds=5.0)
     truth = np.array([0, 1, 2, 2])
     for model in ("static", "odconv"):
         edit(made.root / f"images/{model}/seed0", "metrics.json", predictions="predictions.npz")
         np.savez(made.root / f"images/{model}/seed0/predictions.npz", truth=truth, predicted=truth)
-    place = {"path": str(tmp_path / "somewhere" / "UCR")}
+    # As another machine has left it, whose folder was copied here.
+    elsewhere, place = "/scratch/alice/mine", {"path": "/datasets/alice/UCR"}
     for cell in made.root.glob("images/*/*"):
         record = json.loads((cell / "cell.json").read_text())
-        command = ["/usr/bin/python3", "train", place["path"], "--out", str(cell / "run")]
-        edit(cell, data=record["data"] | place, command=command)
+        command = [
+            "/usr/bin/python3",
+            "train",
+            place["path"],
+            "--out",
+            f"{elsewhere}/{cell.relative_to(made.root)}/run",
+        ]
+        edit(cell, data=record["data"] | place, command=command, options={"start": "/home/alice/weights/w.pth"})
+    edit(made.root / "images/hard/seed0", error=f"{elsewhere}/images is full, like /var/lib/alice/x")
     first, second, both = (tmp_path / name for name in ("first", "second", "both"))
     assert cli.run(["report", str(made.root), "--no-pictures", "--out", str(first)]) == 0
     with zipfile.ZipFile(first / "records.zip") as file:
         names = file.namelist()
-        assert str(tmp_path).encode() not in b"".join(map(file.read, names)), "a machine's own paths"
+        stored = b"".join(map(file.read, names)).decode(errors="replace")
+        assert "trained" not in file.read("mine/images/hard/seed0/cell.json").decode(), "its weights are not here"
+    for text in (stored, *((first / name).read_text() for name in ("index.html", "report.md"))):
+        assert "alice" not in text and str(tmp_path) not in text, "a machine's own paths"
     assert len([n for n in names if n.endswith("metrics.json")]) == 5 and "mine/study.yaml" in names
 
     shutil.rmtree(made.root)
@@ -121,10 +133,48 @@ def test_a_reports_records_take_the_place_of_folders_that_are_gone(fabricate, tm
     assert "train $DYNCONV_DATA/UCR --out mine/images/static/seed0/run" in (second / "index.html").read_text()
     assert (first / "records.zip").read_bytes() == (second / "records.zip").read_bytes()
 
+    again = fabricate("mine").task("images", "timm", {"static": [0.6], "orconv": [0.5]})
+    assert cli.run(["report", str(first / "records.zip"), str(again.root), "--no-pictures", "--out", str(both)]) == 0
+    with zipfile.ZipFile(both / "records.zip") as file:
+        assert {"mine/images/costs.json", "mine-2/images/costs.json"} <= set(file.namelist())
+
     more = fabricate("more").task("images", "timm", {**scores, "odconv": [0.63, 0.66, 0.65]})
     run = ["report", str(first / "records.zip"), str(more.root), "--no-pictures", "--out", str(both)]
     assert cli.run(run) == 0
     assert "ODConv (3 runs)" in (both / "report.md").read_text()
+
+
+def test_archives_that_are_none(fabricate, tmp_path: Path, capsys) -> None:
+    """A folder of weights or a configuration in it would be loaded, and run."""
+    made = fabricate("mine").task("images", "timm", {"static": [0.6], "odconv": [0.63]})
+    out = tmp_path / "out"
+    assert cli.run(["report", str(made.root), "--no-pictures", "--out", str(out)]) == 0
+    good = (out / "records.zip").read_bytes()
+    evil = tmp_path / "evil.zip"
+    evil.write_bytes(good)
+    with zipfile.ZipFile(evil, "a") as file:
+        for name in ("config.py", "run/config.py", "../../escaped.py"):
+            file.writestr(f"mine/images/static/seed0/{name}", "raise SystemExit(3)")
+    (tmp_path / "scratch").mkdir()
+    (folder,) = unpacked([evil], tmp_path / "scratch")
+    assert {p.name for p in folder.rglob("*") if p.is_file()} == {
+        "study.yaml",
+        "costs.json",
+        "cell.json",
+        "metrics.json",
+    }
+    assert not list(tmp_path.rglob("escaped.py"))
+    capsys.readouterr()
+    damaged = tmp_path / "damaged.zip"
+    for at in range(60, len(good), len(good) // 12):
+        damaged.write_bytes(good[:at] + bytes([good[at] ^ 0xFF]) + good[at + 1 :])
+        try:
+            assert cli.run(["report", str(damaged), "--no-pictures", "--out", str(tmp_path / "again")]) == 0
+        except UserError as e:
+            assert str(damaged) in str(e) and "\n" not in str(e)
+    with pytest.raises(UserError, match=r"mine/records.zip is not a folder: say --out DIR"):
+        shutil.copy(out / "records.zip", made.root / "records.zip")
+        cli.run(["report", str(made.root / "records.zip")])
 
 
 def edit(folder: Path, name: str = "cell.json", **changes) -> None:

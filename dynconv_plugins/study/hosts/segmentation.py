@@ -89,8 +89,9 @@ def _cuda() -> bool:
 
 
 def settle(folder: Path, record: Mapping[str, Any]) -> None:
-    """Writes the config, one file with everything in it."""
+    """Writes the config, one file with everything in it; of a trained cell it only says where the data lie now."""
     options = settings(record["options"], OPTIONS, "options")
+    start = None if record.get("trained") else options["backbone_checkpoint"]
     data = Path(record["data"]["path"])
     with quietly():
         lists = {f"{part}_list": str((data.parent / f"{part}.txt").resolve()) for part in ("train", "valid", "test")}
@@ -106,7 +107,7 @@ def settle(folder: Path, record: Mapping[str, Any]) -> None:
             epochs=options["epochs"],
             batch_size=per_process(options["batch_size"] or batch(record["recipe"]), record["processes"]),
             processes=record["processes"],
-            backbone_checkpoint=options["backbone_checkpoint"],
+            backbone_checkpoint=start,
             seed=record["seed"],
             **lists,
         )

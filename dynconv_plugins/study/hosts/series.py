@@ -114,7 +114,7 @@ def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
 def settle(folder: Path, record: Mapping[str, Any]) -> None:
     """A command that was killed within its only run has left nothing to go on from; damaged results stop it."""
     results = folder / RUN / "results.json"
-    if results.is_file():
+    if results.is_file() and not record.get("trained"):
         try:
             json.loads(results.read_text())
         except ValueError:

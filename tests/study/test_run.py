@@ -15,6 +15,7 @@ import pytest
 from studies import IMAGES, MASKS, SERIES, STUDY, TASK, write_plan
 
 from dynconv_plugins import cli
+from dynconv_plugins.study import hosts
 
 
 def cell(folder: Path) -> tuple[dict, dict]:
@@ -64,6 +65,13 @@ def test_a_cell_of_each_host(short: Path, study, monkeypatch: pytest.MonkeyPatch
     again = study(path, "--out", out, "--no-costs")
     assert again.returncode == 0 and "3 of them finished before" in again.stdout
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}
+
+    # moved, its networks can still be looked into
+    moved = short / "moved"
+    shutil.move(out, moved)
+    assert "3 of them finished before" in study(path, "--out", moved, "--no-costs").stdout
+    for key, host in (("images/odconv", "timm"), ("masks/odconv", "mmseg"), ("series/static", "tsai")):
+        assert len(hosts.get(host).samples(moved / key / "seed0", 1)) == 1
 
 
 def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study, finished: tuple[Path, float]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,25 @@ def test_what_a_named_file_holds_is_an_input(tmp_path: Path) -> None:
         weights.write_text(content)
         inputs.append([r["inputs"] for r in made(tmp_path, a=task).records.values()])
     assert inputs[0] == inputs[2] != inputs[1]
+
+
+def test_a_named_file_that_is_gone_costs_no_result(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    task = {**IMAGES, "models": ["static", "odconv"]}
+    task |= {"options": {**IMAGES["options"], "initial_checkpoint": str(weights)}}
+    assert made(tmp_path, a=task).troubles == {"a": f"initial_checkpoint {weights} is not there"}
+    weights.write_text("one")
+    first = made(tmp_path, a=task).cells[0].folder
+    cells.update(first, status="done")
+    cells.write(first, {"score": 0.5}, cells.METRICS)
+    unused = tmp_path / "out/a/odconv"
+    shutil.rmtree(unused)  # as elsewhere, where only what was finished has arrived
+    weights.unlink()
+    again = made(tmp_path, a=task)
+    assert again.status == {"a/static/seed0": "done"} and "is not there" in again.troubles["a"]
+    assert cells.read(first, cells.METRICS) == {"score": 0.5} and not unused.exists()
+    weights.write_text("another")
+    assert made(tmp_path, a=task).status["a/static/seed0"] == "waiting", "that is another input"
 
 
 def test_other_settings_are_prepared_in_another_place(tmp_path: Path) -> None:

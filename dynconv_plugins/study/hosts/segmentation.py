@@ -198,10 +198,12 @@ def example(record: Mapping[str, Any], batch: int) -> torch.Tensor:
 
 def _tested(folder: Path):
     with quietly():
+        from mmengine.registry import init_default_scope
         from mmseg.registry import DATASETS
 
         import mmseg_configs.register  # noqa: F401
 
+        init_default_scope("mmseg")
         return DATASETS.build(_config(folder).test_dataloader.dataset)
 
 

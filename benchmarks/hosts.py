@@ -133,11 +133,12 @@ def main() -> int:
             first, last, score, fell = row(host, cell, errors)
             good = fell and host.score(cell) > before
             failed += not good
-            values = (first, last, score, f"{before:.1%}", mask_rate(cell), "" if good else "NOT LEARNED")
+            values = (first, last, score, f"{before:.1%}", mask_rate(cell), "" if good else "NO GAIN")
             table.add_row(f"{task}: {data.name}" if cell is cells[0] else "", cell.operator, *values)
         table.add_section()
     console.print(table)
-    console.print(f"{failed} of {sum(len(args.operators) + 1 for _ in args.tasks)} runs did not learn", highlight=False)
+    total = len(args.tasks) * (len(args.operators) + 1)
+    console.print(f"{failed} of {total} runs: the loss has not fallen, or the score is not above the untrained network's", highlight=False)
     return 1 if failed else 0
 
 

@@ -138,7 +138,10 @@ def main() -> int:
         table.add_section()
     console.print(table)
     total = len(args.tasks) * (len(args.operators) + 1)
-    console.print(f"{failed} of {total} runs: the loss has not fallen, or the score is not above the untrained network's", highlight=False)
+    console.print(
+        f"{failed} of {total} runs: the loss has not fallen, or the score is not above the untrained network's",
+        highlight=False,
+    )
     return 1 if failed else 0
 
 

@@ -58,6 +58,12 @@ def require(module: str, extra: str) -> ModuleType:
         raise UserError(f"{module} is not installed: pip install 'dynconv-plugins[{extra}]'") from None
 
 
+# What is wrong with a disk or a path, not with the program.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_PATH = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_THE_USERS = (*_FULL, errno.EACCES, errno.EPERM, errno.EROFS, *_PATH)
+
+
 def run_cli(main: Callable[[], int | None]) -> NoReturn:
     """Runs a command and exits: 0 (or its own code), 2 after a one-line ``error:``, 130 when interrupted, 141 when who
     reads its output has gone.
@@ -79,9 +85,9 @@ def run_cli(main: Callable[[], int | None]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except OSError as e:
-        if debug or e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+        if debug or e.errno not in _THE_USERS:
             raise
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in _FULL:
             where = f" while writing {e.filename}" if e.filename else ""
             line = f"no space left on the disk{where}; free some and run the same command again"
         else:

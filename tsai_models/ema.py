@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from fastai.callback.core import Callback
 from fastai.torch_core import no_random
@@ -70,10 +72,14 @@ class EMACallback(Callback):
                 self._update_bn()
 
     def _update_bn(self) -> None:
-        train = self.dls.train
-        # As large as the loaders of validation have them; nothing of the order in which training goes on is drawn.
+        data = self.dls.train.dataset
+        # Batches of one size, since all count alike, and of mixed classes, since a file may be sorted by them. The
+        # loader of validation transforms nothing at random.
+        parts = math.ceil(len(data) / LARGEST)
+        options = {"shuffle": parts > 1, "drop_last": False, "bs": math.ceil(len(data) / parts)}
+        # Nothing of the order in which training goes on is drawn.
         with no_random(reproducible=False):
-            loader = train.new(shuffle=False, drop_last=False, bs=min(len(train.dataset), LARGEST))
+            loader = self.dls.valid.new(data, **options)
             dc.update_bn(self.learn.model, (batch[0].as_subclass(Tensor) for batch in loader))
 
     @torch.no_grad()

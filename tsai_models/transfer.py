@@ -153,7 +153,7 @@ def pretrain(
     config, twin = dict(arch_config or {}), twin_of(arch)
     theirs = {k: v for k, v in config.items() if k not in ("operator", "where", "keep_weights", "operator_args")}
     operator = config.get("operator") or getattr(arch, "operator", None) or "odconv"
-    learn = ts_learner(dls, twin, metrics=metrics, cbs=cbs, **split(operator, twin, theirs)[1])
+    learn = ts_learner(dls, twin, metrics=metrics, cbs=cbs, device=dls.device, **split(operator, twin, theirs)[1])
     if fit is None:
         learn.fit_one_cycle(epochs, lr)
     else:

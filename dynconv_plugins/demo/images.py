@@ -57,7 +57,8 @@ class Images:
             model = "resnet18" if operator == "static" else f"resnet18_{operator}"
             command = (PYTHON, "-m", "timm_models", "train", str(data.path), "--model", model, *steps.split())
             command += ("--checkpoint-hist", "1", "--output", str(out), "--experiment", "run")
-            made.append(Cell(self.task, operator, model, out, command, size.epochs, "epoch"))
+            inputs = subset.fingerprint(data.path)
+            made.append(Cell(self.task, operator, model, out, command, size.epochs, "epoch", inputs=inputs))
         return made
 
     def curve(self, cell: Cell) -> Curve:

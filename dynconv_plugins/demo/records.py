@@ -43,6 +43,7 @@ class Cell:
         total: Steps that make the run complete (epochs, iterations, seeds).
         unit: What a step is.
         env: Environment variables of the command.
+        inputs: Changes with the data that the command reads.
     """
 
     task: str
@@ -53,6 +54,7 @@ class Cell:
     total: int
     unit: str
     env: tuple[tuple[str, str], ...] = ()
+    inputs: str = ""
 
     @property
     def key(self) -> str:

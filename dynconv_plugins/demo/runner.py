@@ -26,10 +26,11 @@ LOG = "log.txt"
 
 
 def finished(cell: Cell) -> float | None:
-    """Seconds that the cell took, if its very command has been run to the end before."""
+    """Seconds that the cell took, if its very command has been run to the end before, on these data."""
     try:
         record = json.loads((cell.folder / RECORD).read_text())
-        return float(record["seconds"]) if record["command"] == list(cell.command) else None
+        same = record["command"] == list(cell.command) and record.get("inputs", "") == cell.inputs
+        return float(record["seconds"]) if same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -64,6 +65,8 @@ def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> tuple[float
     Raises:
         RuntimeError: If the command failed; the message ends in the log's last line.
     """
+    if cell.folder.is_dir() and any(cell.folder.iterdir()) and not (cell.folder / LOG).is_file():
+        raise RuntimeError(f"{cell.folder} holds other files; choose another --out")
     shutil.rmtree(cell.folder, ignore_errors=True)
     cell.folder.mkdir(parents=True)
     scripts = str(Path(sys.executable).parent)
@@ -155,7 +158,7 @@ def run_all(
                 _say(console, f"{cell.key}: failed: {e}")
                 continue
             record = {"seconds": seconds[cell.key], "processor_seconds": processor, "threads": threads}
-            write_json(cell.folder / RECORD, {"command": list(cell.command), **record})
+            write_json(cell.folder / RECORD, {"command": list(cell.command), "inputs": cell.inputs, **record})
             watch()
             progress.stop_task(bar)
             progress.update(bar, completed=cell.total)

@@ -76,7 +76,8 @@ class Segmentation:
             if "TemperatureHook" in config.read_text():
                 command += (f"default_hooks.temperature.iters={n // 2}",)
             env = (("DYNCONV_DATA", str(data.path)),)
-            made.append(Cell(self.task, operator, f"FPN {model}", out, command, n, "iteration", env))
+            inputs = subset.fingerprint(data.path)
+            made.append(Cell(self.task, operator, f"FPN {model}", out, command, n, "iteration", env, inputs))
         return made
 
     def curve(self, cell: Cell) -> Curve:

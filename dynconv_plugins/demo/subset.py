@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -42,7 +43,7 @@ def tiny_imagenet(source: Path, out: Path, classes: int, train: int, test: int) 
             _keep(boxes, out / "train" / wnid / boxes.name, lambda line, n=names: line.split("\t")[0] in n)
     if prepared:
         record = source / RECORD
-        words = json.loads(record.read_text())[KIND]["classes"] if record.is_file() else {}
+        words = json.loads(record.read_text()).get(KIND, {}).get("classes", {}) if record.is_file() else {}
         (out / "words.txt").write_text("".join(f"{w}\t{words.get(w, w)}\n" for w in wnids))
         return out
     left, lines = dict.fromkeys(wnids, test), []
@@ -75,6 +76,13 @@ def voc2012(source: Path, out: Path, train: int, test: int) -> Path:
     _link((source / "JPEGImages" / f"{n}.jpg" for n in kept), target / "JPEGImages")
     _link((source / "SegmentationClass" / f"{n}.png" for n in kept), target / "SegmentationClass")
     return target
+
+
+def fingerprint(prepared: Path) -> str:
+    """Changes with the files that a prepared folder links to."""
+    files = sorted(p for p in prepared.rglob("*") if p.is_symlink())
+    told = "".join(f"{p.relative_to(prepared)} {p.resolve()}\n" for p in files)
+    return hashlib.sha256(told.encode()).hexdigest()
 
 
 def _clear(folder: Path) -> None:

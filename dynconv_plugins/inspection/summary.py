@@ -14,7 +14,7 @@ _FACTORS = ("kernel", "spatial", "input", "output", "mixing", "mask")
 
 
 def as_json(layers: Sequence[Layer]) -> list[dict[str, Any]]:
-    """Every number; of weights by position, the mean of each kernel and the share of positions where it is first."""
+    """Every number; of weights by position also the mean of each kernel and where each is first."""
     return [_one(layer) for layer in layers]
 
 
@@ -33,7 +33,10 @@ def _one(layer: Layer) -> dict[str, Any]:
     if layer.kernel_map is not None:
         first = layer.kernel_map.argmax(0)
         shares = [float((first == k).mean()) for k in range(len(layer.kernel_map))]
-        factors["kernel"] |= {"by_position": {"shape": list(layer.kernel_map.shape), "first_at": shares}}
+        values = _rounded(layer.kernel_map)
+        factors["kernel"] |= {
+            "by_position": {"shape": list(layer.kernel_map.shape), "first_at": shares, "values": values}
+        }
     return {**made, "factors": factors}
 
 

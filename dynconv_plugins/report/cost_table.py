@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from dataclasses import replace
 
 from . import published
 from .compare import Compared, cost_of
 from .records import Task
-from .sheet import Head, Table, Value, breaks, decimal, figures, percent, prefixed, times
+from .sheet import Head, Table, Value, breaks, decimal, figures, interval, percent, prefixed, times
+from .statistics import summarise
 
 LATENCIES = (
     ("latency, batch 1", "ms", "latency1", 1),
@@ -27,14 +27,22 @@ def costs(task: Task, rows: Sequence[Compared]) -> Table:
     for row in rows:
         fields = [figures(cost_of(row.model.costs, w), scale, times(row.ratio(w))) for _, _, w, scale in columns]
         for what, scale in (("memory", 1), ("seconds", 60)):
-            values = row.spent(what)
-            fields.append(figures(float(np.mean(values)) if values else None, scale, times(row.ratio(what))))
+            fields.append(_spent(row, what, scale))
         known = published.counts(row.model)
         fields += [decimal(known["params"], 2), decimal(known["gmadds"], 3)] if known else [Value(), Value()]
         table.rows.append([Value(row.name, mark=row.model.label), *fields])
     table.about = _about(rows)
     table.breaks = breaks(r.model.network for r in rows)
     return table.without_empty()
+
+
+def _spent(row: Compared, what: str, scale: float) -> Value:
+    """The mean over runs, its interval where there are several, and the multiple of the twin's."""
+    values = row.spent(what)
+    s = summarise(values)
+    value = figures(s.mean if values else None, scale)
+    span = interval(s.low, s.high, 1 / scale) if s.low > 0 else ""
+    return replace(value, note=", ".join(filter(None, (times(row.ratio(what)), span))))
 
 
 def _counts(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:
@@ -68,7 +76,10 @@ def _about(rows: Sequence[Compared]) -> str:
         about += "Parameters, MAdds and latency were not measured. "
     about += "Memory of the training process: all of it. " if any(r.model.memory for r in rows) else ""
     about += "Training: processor time of the whole command, its start included (wall clock on a GPU). It depends less "
-    about += "than the clock on what runs beside it, but by tens of percent it does. "
+    about += (
+        "than the clock on what runs beside it, but by tens of percent it does. Of several runs the mean with its 95% "
+    )
+    about += "confidence interval. "
     about += "Multiples (×) are against the static twin. "
     if any(published.counts(r.model) for r in rows):
         about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."

@@ -13,6 +13,7 @@ from .compare import Compared, cost_of
 from .looks import GREY, Look
 from .records import STATIC, Curve, Model, Task
 from .sheet import capital, prefixed
+from .statistics import FEWEST, summarise
 from .studio import DRAWN, PAPER, Picture, Studio, plt
 
 SIZE = (4.7, 3.1)
@@ -55,8 +56,9 @@ def _curve(axes: plt.Axes, model: Model, what: str, look: Look) -> str:
     steps, table = aligned(found, what)
     scale = 100 if what == "valid_score" else 1
     mean = np.nanmean(table, 0) * scale
-    if len(found) > 1:
-        low, high = np.nanmin(table, 0) * scale, np.nanmax(table, 0) * scale
+    if len(found) >= FEWEST:
+        spans = [summarise(column[np.isfinite(column)]) for column in table.T]
+        low, high = (np.array([getattr(s, end) for s in spans]) * scale for end in ("low", "high"))
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
     every = max(1, math.ceil(len(steps) / 8))
     style = {"marker": look.marker, "ms": 4.5, "markevery": every, "mec": PAPER, "mew": 0.5, "lw": 1.7}

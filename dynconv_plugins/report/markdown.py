@@ -46,6 +46,8 @@ def _section(s: Section) -> list[str]:
         lines += _table(s.runs)
     lines += _pictures(s.folds)
     lines += _table(s.tests)
+    for table in s.between:
+        lines += _table(table)
     lines += _table(s.references)
     if s.curves:
         lines += ["### Learning curves", "", s.curves_of, "", *_pictures(s.curves)]

@@ -48,19 +48,24 @@ class Gallery:
     notes: list[str] = field(default_factory=list)
 
 
-def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = None) -> Gallery:
-    """Loads each model of a network and draws what it makes of the same test inputs.
+def gallery(task: Task, studio: Studio, count: int = 4) -> Gallery:
+    """Loads each model, network by network, and draws what it makes of the same test inputs.
 
     Args:
         task: The task.
         studio: Keeps the pictures.
         count: Inputs.
-        network: The task's first with finished cells where None.
     """
     made = Gallery()
-    finished = [m for m in task.ordered() if m.results]
-    network = network or next((m.network for m in finished if _kept(m)), "")
-    finished = [m for m in finished if m.network == network or not network]
+    for network in task.networks:
+        _draw(task, network, studio, count, made)
+    made.grids = [g for g in made.grids if g.rows]
+    return made
+
+
+def _draw(task: Task, network: str, studio: Studio, count: int, made: Gallery) -> None:
+    """Adds the pictures of one network."""
+    finished = [m for m in task.ordered() if m.results and m.network == network]
     run = _shared(finished)
     without = [task.name_of(m) for m in finished if run not in _kept(m)]
     if without:
@@ -68,18 +73,17 @@ def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = No
         made.notes.append(f"No pictures of {', '.join(without)}: {which} are not here.")
     loaded = _loaded(task, {m.key: m.cells[run].folder for m in finished if run in _kept(m)}, made.notes)
     if not loaded:
-        return made
+        return
     try:
         host = hosts.get(task.fact("host"))
         samples = host.samples(task.models[next(iter(loaded))].cells[run].folder, count)
     except Exception as e:
-        made.notes.append(f"No pictures: the test inputs cannot be read ({_told(e)}).")
-        return made
+        made.notes.append(f"No pictures{_of(task, network)}: the test inputs cannot be read ({_told(e)}).")
+        return
     names = {key: task.models[key].label for key in loaded}
     if any(s.predict for s in samples):
         made.grids.append(_masks(task, loaded, names, samples, studio, run))
     made.grids.append(_maps(task, loaded, names, samples, studio, made.notes, run))
-    made.grids = [g for g in made.grids if g.rows]
     for key, model in loaded.items():
         if task.models[key].operator == STATIC:
             continue
@@ -87,11 +91,21 @@ def gallery(task: Task, studio: Studio, count: int = 4, network: str | None = No
             x, shown = torch.cat([s.x for s in samples]), [s.shown for s in samples]
             drawn = attentions(model, x, shown, [s.label for s in samples], studio, f"{task.name}-{key}")
         except Exception as e:
-            made.notes.append(f"{names[key]}: its attentions cannot be drawn ({_told(e)}).")
+            made.notes.append(f"{task.name_of(task.models[key])}: its attentions cannot be drawn ({_told(e)}).")
             continue
         if drawn:
-            made.attentions.append((names[key], drawn))
-    return made
+            made.attentions.append((task.name_of(task.models[key]), drawn))
+
+
+def _of(task: Task, network: str) -> str:
+    """Names the network where the task has several."""
+    return f" of {network}" if len(task.networks) > 1 else ""
+
+
+def _start(task: Task, loaded: Mapping[str, nn.Module], what: str) -> str:
+    """The first part of the names of a network's pictures."""
+    network = task.models[next(iter(loaded))].network
+    return f"{task.name}-{network}-{what}" if len(task.networks) > 1 else f"{task.name}-{what}"
 
 
 def _kept(model: Model) -> list[str]:
@@ -113,7 +127,7 @@ def _loaded(task: Task, folders: Mapping[str, Path], notes: list[str]) -> dict[s
         except Exception as e:
             failed.append(f"No pictures of {task.name_of(task.models[key])}: it cannot be loaded ({_told(e, folder)}).")
     if failed and not made:
-        failed = [f"No pictures: none of the networks can be loaded. {failed[0]}"]
+        failed = [f"None of the networks can be loaded. {failed[0]}"]
     notes += failed
     return made
 
@@ -130,10 +144,11 @@ def _masks(
 ) -> Grid:
     """Figure 8: input, truth, and what each model makes of it."""
     caption = f"The same test images under each model of {_first(task, loaded, run)}. White is not scored."
-    grid = Grid("Segmentations (Figure 8 of the paper)", caption, ["input", "truth", *names.values()])
+    network = _of(task, task.models[next(iter(loaded))].network)
+    grid = Grid(f"Segmentations{network} (Figure 8 of the paper)", caption, ["input", "truth", *names.values()])
     seen: set[int] = set()
     for k, sample in enumerate(samples):
-        start = f"{task.name}-mask{k + 1}"
+        start = _start(task, loaded, f"mask{k + 1}")
         row = [studio.photo(f"{start}-input", sample.shown, f"{sample.label}: input")]
         row.append(studio.photo(f"{start}-truth", sample.paint(sample.truth), f"{sample.label}: truth"))
         seen |= set(np.unique(sample.truth).tolist())
@@ -151,7 +166,8 @@ def _masks(
 
 def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio, notes: list[str], run: str) -> Grid:
     """Figure 7: where the prediction of each model comes from."""
-    grid = Grid("Attention maps (Figure 7 of the paper)", "", ["input", *names.values()])
+    network = _of(task, task.models[next(iter(loaded))].network)
+    grid = Grid(f"Attention maps{network} (Figure 7 of the paper)", "", ["input", *names.values()])
     layers: dict[str, str] = {}
     for key, model in loaded.items():
         try:
@@ -159,7 +175,7 @@ def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio,
         except Exception as e:
             notes.append(f"{names[key]}: no attention map ({_told(e)}).")
     for k, sample in enumerate(samples if layers else []):
-        start = f"{task.name}-cam{k + 1}"
+        start = _start(task, loaded, f"cam{k + 1}")
         row: list[Picture | None] = [_seen(studio, f"{start}-input", sample, None, f"{sample.label}: input")]
         for key, model in loaded.items():
             found = None

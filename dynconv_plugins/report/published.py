@@ -53,9 +53,16 @@ def published(task: Task, model: Model) -> Published | None:
         return None
     if "networks" in entry and model.network not in entry["networks"]:
         return None
+    if changed(model):
+        return None
     rows = entry["models"]
     row = rows.get(model.operator) or (rows.get("dynamic") if model.operator != STATIC else None)
     return Published(row["name"], row["score"], row.get("sd"), row.get("gflops")) if row else None
+
+
+def changed(model: Model) -> bool:
+    """Whether a model is not the published one: it has arguments or a placement of its own."""
+    return any(c.record.get("arguments") or c.record.get("where") for c in model.cells.values())
 
 
 def left_open(task: Task) -> str:
@@ -112,14 +119,31 @@ def references(task: Task) -> list[Mapping[str, Any]]:
     """What others report for the task's data set."""
     name = "mIoU" if "voc" in _bare(task) else "accuracy"
     found = [r for r in _all()["references"] if r["match"] in _bare(task) and name == task.score_name]
-    return [] if task.data("tuning") else found
+    return [] if task.data("tuning") else [*_ablations(task), *found]
+
+
+def _ablations(task: Task) -> list[Mapping[str, Any]]:
+    """A2D2C's tables that vary what the task varies."""
+    found = []
+    for table in _all()["ablations"]:
+        varied = [
+            (row["operator"], row.get("where"), row.get("arguments", {})) for row in table["rows"] if "operator" in row
+        ]
+        ours = [(m.operator, *_settings(m)) for m in task.models.values() if m.network == table["network"]]
+        if any(one in varied for one in ours):
+            told = {"under": table["under"], "source": f"A2D2C, {table['table']}"}
+            found += [{"name": row["name"], "score": row["score"], **told} for row in table["rows"]]
+    return found
+
+
+def _settings(model: Model) -> tuple[str | None, dict[str, Any]]:
+    record = next((c.record for c in model.cells.values() if c.record), {})
+    return record.get("where"), dict(record.get("arguments") or {})
 
 
 def counts(model: Model) -> Mapping[str, Any] | None:
     """Published parameters and multiply-adds of a model at 224 px with 1000 classes; none of one that is changed."""
-    if any(c.record.get("arguments") or c.record.get("where") for c in model.cells.values()):
-        return None
-    return _all()["counts"].get(model.network, {}).get(model.operator)
+    return None if changed(model) else _all()["counts"].get(model.network, {}).get(model.operator)
 
 
 def folds() -> Mapping[str, Mapping[str, list[float]]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import figures, published, tables
+from .between import between
 from .collect import missing_line
 from .compare import Compared, compare
 from .cost_table import costs, references
@@ -40,6 +41,7 @@ class Section:
     runs: Table
     folds: list[Picture]
     tests: Table
+    between: list[Table]
     curves: list[Picture]
     curves_of: str
     gallery: Gallery
@@ -49,7 +51,8 @@ class Section:
     @property
     def tables(self) -> list[Table]:
         """All tables, for CSV."""
-        made = (self.results, self.budget, self.costs, self.classes, self.runs, self.tests, self.references)
+        made = (self.results, self.budget, self.costs, self.classes, self.runs, self.tests)
+        made = (*made, *self.between, self.references)
         return [t for t in made if t is not None and t.rows]
 
 
@@ -83,6 +86,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         runs=runs(task),
         folds=figures.folds(task, looks, studio),
         tests=tables.tests(task, rows),
+        between=between(task),
         curves=figures.curves(task, looks, studio),
         curves_of=_curves_of(task),
         gallery=gallery(task, studio) if pictures else Gallery(),
@@ -93,7 +97,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
 
 def _curves_of(task: Task) -> str:
     curves = [r.curve for m in task.models.values() for r in m.results.values() if r.curve is not None]
-    told = f"Mean over runs; bands from the lowest to the highest run. {CURVES_OF[task.held_out]}"
+    told = f"Mean over runs; bands, from three runs on: its 95% confidence interval. {CURVES_OF[task.held_out]}"
     if len({len(c.steps) for c in curves}) > 1:
         told += " Faint where some runs had stopped."
     if any(c.steps[0] > 1 for c in curves):

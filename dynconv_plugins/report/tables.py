@@ -19,7 +19,7 @@ TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
 def kind(task: Task) -> str:
     """Which of the paper's tables a task's results are; empty where it has none of the kind."""
     tables = {"mmseg": "Table 4", "timm": "Table 3", "tsai": "Table 4b" if task.folded else ""}
-    return tables.get(str(task.fact("host")), "")
+    return tables.get(str(task.fact("host")), "") if published.source(task) else ""
 
 
 def results(task: Task, rows: Sequence[Compared]) -> Table:

@@ -114,13 +114,15 @@ def read(folder: Path, name: str = CELL) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as e:
         raise Damaged(f"{path} is damaged ({' '.join(str(e).split())})") from None
-    if (
-        not isinstance(value, dict)
-        or (name == METRICS and "score" not in value)
-        or (name == CELL and "inputs" not in value)
-    ):
+    if name == METRICS and not (isinstance(value, dict) and _fraction(value.get("score"))):
+        raise Damaged(f"{path} is damaged (no score between 0 and 1)")
+    if not isinstance(value, dict) or (name == CELL and "inputs" not in value):
         raise Damaged(f"{path} is damaged (something is missing)")
     return value
+
+
+def _fraction(score: Any) -> bool:
+    return isinstance(score, (int, float)) and not isinstance(score, bool) and 0 <= score <= 1
 
 
 def write(folder: Path, value: Mapping[str, Any], name: str = CELL) -> None:

@@ -199,14 +199,18 @@ def narrowed(
 ) -> Plan:
     """A part of a plan: some tasks, some networks, some models beside the static ones, another number of seeds.
 
+    An operator that the plan does not name joins every task.
+
     Raises:
-        UnknownName: If the plan has no such task, network or model.
+        UnknownName: If the plan has no such task or network, or neither it nor the registry such a model.
         UserError: If nothing is left.
     """
+    named = [m.label for t in plan.tasks for m in t.models]
+    more = tuple(Model(name, name) for name in models or () if name not in named and name in registry.names())
     for kind, asked, known in (
         ("task", tasks, [t.name for t in plan.tasks]),
         ("network", networks, [n for t in plan.tasks for n in t.networks]),
-        ("model", models, [m.label for t in plan.tasks for m in t.models]),
+        ("model", models, [*named, *registry.names()]),
     ):
         for name in asked or ():
             if name not in known:
@@ -215,7 +219,7 @@ def narrowed(
     for task in plan.tasks:
         if tasks and task.name not in tasks:
             continue
-        kept = tuple(m for m in task.models if not models or m.operator == STATIC or m.label in models)
+        kept = (*(m for m in task.models if not models or m.operator == STATIC or m.label in models), *more)
         again = task.seeds if seeds is None or task.folds else seeds
         some = tuple(n for n in task.networks if not networks or n in networks)
         # Static twins alone are nobody's wish where models were named.

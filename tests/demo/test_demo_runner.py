@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def test_a_finished_cell_is_not_run_again_unless_its_command_changed(tmp_path: P
     assert mark.read_text() == "x" and "done before" in said
     run([cell(tmp_path, APPEND.format(mark=str(mark)) + " # changed")])
     assert mark.read_text() == "xx"
+    run([replace(cell(tmp_path, APPEND.format(mark=str(mark)) + " # changed"), inputs="other data")])
+    assert mark.read_text() == "xxx"
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "static").mkdir()
+    (tmp_path / "static" / "logo.png").write_text("mine")
+    _, errors, _ = run([cell(tmp_path, "print()")])
+    assert "holds other files; choose another --out" in errors["images/static"]
+    assert (tmp_path / "static" / "logo.png").read_text() == "mine"
 
 
 def test_a_failed_cell_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:

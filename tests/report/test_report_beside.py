@@ -13,10 +13,12 @@ pytest.importorskip("yaml")
 from made import STATIC, study_of
 
 from dynconv_plugins.report import published, tables
+from dynconv_plugins.report.between import between
 from dynconv_plugins.report.collect import collect
-from dynconv_plugins.report.compare import Verdict, compare
+from dynconv_plugins.report.compare import Verdict, compare, p_value
 from dynconv_plugins.report.cost_table import costs, references
 from dynconv_plugins.report.run_table import runs
+from dynconv_plugins.report.statistics import holm, paired
 from dynconv_plugins.report.summary import caveats
 
 
@@ -36,6 +38,43 @@ def test_the_papers_numbers_beside_ours(fabricate) -> None:
     _, task, rows = study_of(fabricate, {"static": [0.3], "odconv": [0.4]}, host="mmseg")
     assert [published.published(task, r.model).score for r in rows] == [0.675, 0.7309]
     assert "Faster R-CNN" in published.not_comparable(task)
+
+
+def test_a_changed_model_is_not_the_papers(fabricate) -> None:
+    """A2D2C's own tables stand below instead, where the task varies what they vary."""
+    scores = {"static": STATIC, "a2d2cplus": STATIC}
+    for change, name in (
+        ({"arguments": {"num_kernels": 8}}, "A2D2C+, K = 8"),
+        ({"where": "median"}, "A2D2C+, median"),
+        ({"where": "block_first", "arguments": {"num_kernels": 8}}, "A2D2C+, 8 kernels"),
+        ({"arguments": {"sampling": "none"}}, "A2D2C+, no points"),
+    ):
+        made = fabricate().task("task", "timm", scores)
+        for cell in made.root.glob("task/a2d2cplus/*/cell.json"):
+            cell.write_text(json.dumps(json.loads(cell.read_text()) | change))
+        task = collect([made.root]).tasks["task"]
+        assert published.published(task, task.models["a2d2cplus"]) is None
+        assert name in references(task).markdown() and "A2D2C, Table" in references(task).markdown()
+    made = fabricate().task("task", "timm", {"static": STATIC, "odconv": STATIC}, networks=("mobilenetv2_050",))
+    task = collect([made.root]).tasks["task"]
+    assert not any(published.published(task, m) for m in task.models.values()) and tables.kind(task) == ""
+    assert "A2D2C" not in references(task).markdown()
+
+
+def test_dynamic_models_against_each_other(fabricate) -> None:
+    up, down = [s + 0.05 for s in STATIC], [s + 0.01 for s in STATIC]
+    up[0] += 0.002
+    down[1] += 0.001
+    _, task, _ = study_of(fabricate, {"static": STATIC, "odconv": up, "hard": down, "dyconv": STATIC})
+    (table,) = between(task)
+    assert [h.text for h in table.heads[1:]] == [row[0].text for row in table.rows] == ["ODConv", "hard", "DyConv"]
+    expected = paired(up, down)
+    assert table.rows[0][2].raw == pytest.approx(100 * expected.summary.mean)
+    assert table.rows[1][1].raw == -table.rows[0][2].raw and table.rows[1][1].note == table.rows[0][2].note
+    p = [paired(*pair).p for pair in ((up, down), (up, STATIC), (down, STATIC))]
+    assert table.rows[0][2].note == p_value(holm(p)[0])
+    _, task, _ = study_of(fabricate, {"static": STATIC[:2], "odconv": up[:2], "hard": down[:2]})
+    assert between(task) == []
 
 
 def test_folds_of_the_papers_networks(fabricate) -> None:

@@ -153,3 +153,33 @@ def test_a_network_that_cannot_be_loaded_gets_a_line(series: Path, tmp_path: Pat
     found = gallery(collect([series]).tasks["series"], Studio(tmp_path / "img"), count=2)
     assert len(found.notes) == 2 and all("cannot be loaded" in n and "\n" not in n for n in found.notes)
     assert found.grids[0].heads == ["input", "static"]
+
+
+def test_segmentations_of_every_head(tmp_path: Path) -> None:
+    """Networks of mmseg as they stand before training: real data, real weights files, no training."""
+    pytest.importorskip("mmseg")
+    from dynconv_plugins.study import cells, hosts, plan, schedule
+
+    task = {"host": "mmseg", "data": {"name": "diatoms", "classes": 2, "train": 6, "test": 3, "holdout": 0.2}}
+    task |= {"networks": ["fpn", "deeplabv3plus"], "models": ["static", "localsoft"], "recipe": "study"}
+    task |= {"options": {"pixels": 64, "epochs": 1, "batch_size": 2}}
+    raw = plan.parse({"tasks": {"masks": task}}, "heads")
+    made = schedule.make(raw, tmp_path / "out", {}, lambda line: None)
+    host = hosts.get("mmseg")
+    for cell in made.cells:
+        (cell.folder / "run").mkdir()
+        host.settle(cell.folder, cells.read(cell.folder))
+        weights = host.build(cells.read(cell.folder), cell.folder).state_dict()
+        torch.save({"state_dict": weights}, cell.folder / "run" / "best_mIoU_epoch_1.pth")
+        cells.update(cell.folder, status="done")
+        cells.write(cell.folder, {"score": 0.1}, cells.METRICS)
+    found = gallery(collect([tmp_path / "out"]).tasks["masks"], Studio(tmp_path / "img"), count=2)
+    assert found.notes == []
+    assert [g.title.partition(" (")[0] for g in found.grids] == [
+        f"{what} of {head}" for head in sorted(task["networks"]) for what in ("Segmentations", "Attention maps")
+    ]
+    assert found.grids[0].heads == ["input", "truth", "static", "local soft"]
+    assert all(len(row) == 4 and all(row) for _, row in found.grids[0].rows) and found.grids[0].legend
+    names = [p.name for p in (tmp_path / "img").iterdir()]
+    assert len(names) == len(set(names)) and any("deeplabv3plus-mask1" in n for n in names)
+    assert [name for name, _ in found.attentions] == ["deeplabv3plus local soft", "fpn local soft"]

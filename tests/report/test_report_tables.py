@@ -17,11 +17,12 @@ from made import STATIC, study_of
 
 from dynconv_plugins.report import tables
 from dynconv_plugins.report.collect import collect
-from dynconv_plugins.report.commands import command
+from dynconv_plugins.report.commands import commands
 from dynconv_plugins.report.compare import Verdict, compare
 from dynconv_plugins.report.cost_table import costs
 from dynconv_plugins.report.looks import looks
-from dynconv_plugins.report.records import Cell
+from dynconv_plugins.report.places import placeless_record
+from dynconv_plugins.report.records import Cell, Model, Task
 from dynconv_plugins.report.summary import answer, budget, caveats
 
 
@@ -203,6 +204,8 @@ def test_a_command_names_no_folder_of_the_machine_it_ran_on(tmp_path):
     root = tmp_path / "runs" / "mine"
     words = ["/opt/env/bin/python3", "-m", "tsai_models", "train", "--data", "/big/disk/UCR"]
     words += ["--out", f"{root}/a/static/seed0/run"]
-    record = {"command": words, "data": {"path": "/big/disk/UCR"}}
+    record = placeless_record({"command": words, "data": {"path": "/big/disk/UCR"}}, root, "a/static/seed0")
     cell = Cell(root / "a" / "static" / "seed0", "a", "static", "seed0", "done", "", record)
-    assert command(cell) == "python -m tsai_models train --data $DYNCONV_DATA/UCR --out mine/a/static/seed0/run"
+    task = Task("a", {"static": Model("static", "FCN", "static", "static", {"seed0": cell})})
+    [(_, said)] = commands(task)
+    assert said == "python -m tsai_models train --data $DYNCONV_DATA/UCR --out mine/a/static/seed0/run"

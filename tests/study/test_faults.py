@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from studies import IMAGES, SERIES, STUDY, TASK, command, environment, write_plan
+from studies import IMAGES, MASKS, SERIES, STUDY, TASK, command, environment, write_plan
 
 from dynconv_plugins import cli
 from dynconv_plugins.errors import UserError
@@ -38,13 +38,16 @@ def trainers(out: Path) -> list[int]:
     return found
 
 
-def killed(path: Path, out: Path, after: float, number: int) -> None:
+def killed(path: Path, out: Path, after: float, number: int) -> bool:
+    """Whether there was something to kill."""
     process = subprocess.Popen(command(path, "--out", out, "--no-costs"), env=environment(), stdout=subprocess.DEVNULL)
     try:
         process.wait(timeout=after)
     except subprocess.TimeoutExpired:
         process.send_signal(number)
         process.wait(timeout=100)
+        return True
+    return False
 
 
 @pytest.fixture
@@ -66,7 +69,7 @@ def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, finished: tuple
     path, out = write_plan(tmp_path / "p.yaml", **STUDY), tmp_path / "out"
     # kill -9 leaves the trainer alone in the world; the next study must stop it and go on.
     for part, number in ((0.3, signal.SIGKILL), (0.6, signal.SIGINT)):
-        killed(path, out, part * finished[1], number)
+        assert killed(path, out, part * finished[1], number)
     finish(path, out)
     assert scores(out) == scores(finished[0] / "out")
     assert not trainers(out)
@@ -75,26 +78,30 @@ def test_a_killed_study_ends_with_the_same_table(tmp_path: Path, finished: tuple
 @pytest.mark.slow
 @pytest.mark.timeout(2000)
 def test_ten_kills_at_random_moments(tmp_path: Path, finish) -> None:
-    tasks = {**STUDY, "b": {**IMAGES, "options": {**IMAGES["options"], "epochs": 4}}}
+    tasks = {**STUDY, "b": {**IMAGES, "options": {**IMAGES["options"], "epochs": 4}}, "c": MASKS}
     path, draw = write_plan(tmp_path / "p.yaml", **tasks), random.Random(0)
     started = time.monotonic()
-    finish(path, tmp_path / "whole")
+    table = finish(path, tmp_path / "whole").partition("scores, in per cent")[2].partition("the report")[0]
     whole = time.monotonic() - started
+    hit = 0
     for i in range(10):
         number = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)[i % 3]
-        killed(path, tmp_path / "cut", draw.uniform(0.1, 0.4) * whole, number)
-    finish(path, tmp_path / "cut")
+        hit += killed(path, tmp_path / "cut", draw.uniform(0.0, 0.3) * whole, number)
+    assert hit >= 5, "the others came when all was done"
+    again = finish(path, tmp_path / "cut")
+    assert table and table in again
     assert scores(tmp_path / "cut") == scores(tmp_path / "whole")
     assert not trainers(tmp_path / "cut")
 
 
-def test_damaged_records(tmp_path: Path, finished: tuple[Path, float], finish) -> None:
+@pytest.mark.parametrize("metrics", ['{"score": 0.', '{"score": "x"}'])
+def test_damaged_records(tmp_path: Path, finished: tuple[Path, float], finish, metrics: str) -> None:
     path, out = copied(finished, tmp_path)
     before = scores(out)
     first, second = out / "a/static/seed0", out / "b/odconv/seed0"
     trained = (second / "run/model.pth").stat().st_mtime_ns
     # metrics: scored again from what is there; the record itself: what belongs to it is unknown, so it is run again
-    (second / "metrics.json").write_text('{"score": 0.')
+    (second / "metrics.json").write_text(metrics)
     (first / "cell.json").write_text("")
     said = finish(path, out)
     assert "metrics.json is damaged" in said and "scored again, without training" in said

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from studies import SERIES, write_plan
 
-from dynconv_plugins.errors import UserError
+from dynconv_plugins.errors import UnknownName, UserError
 from dynconv_plugins.study import plan
 from dynconv_plugins.study.cells import expand
 from dynconv_plugins.study.hosts import images, series
@@ -97,11 +97,27 @@ def test_files_that_are_no_plans(tmp_path: Path) -> None:
         plan.load(tmp_path / "p.yaml")
 
 
+def test_ablations_are_those_of_a2d2cs_tables() -> None:
+    tasks = {t.name: t for t in plan.load("ablations").tasks}
+    varied = {
+        name: [(m.where, dict(m.arguments)) for m in t.models if m.operator != "static"] for name, t in tasks.items()
+    }
+    assert [w for w, _ in varied["placement"]][1:] == ["initial", "median", "terminal"]
+    assert varied["points"] == [(None, {"points": m}) for m in (50, 100, 150, 200)]
+    assert varied["kernels"] == [(None, {"num_kernels": k}) for k in (4, 8, 12, 16)]
+    assert varied["sampling"] == [(None, {"sampling": s}) for s in ("random", "fixed", "none")]
+    assert varied["blocks"] == [("block_first", {"num_kernels": 8})] and len(tasks["blocks"].networks) == 2
+
+
 def test_a_part_leaves_tasks_out_that_lack_it() -> None:
     study = plan.narrowed(plan.load("study"), networks=["fpn"])
     assert [t.name for t in study.tasks] == ["segmentation"]
     kernels = plan.narrowed(plan.load("ablations"), models=["K4"])
     assert [(t.name, [m.label for m in t.models]) for t in kernels.tasks] == [("kernels", ["static", "K4"])]
+    more = plan.narrowed(plan.load("quick"), tasks=["images"], models=["dyconv"])
+    assert [(t.name, [m.label for m in t.models]) for t in more.tasks] == [("images", ["static", "dyconv"])]
+    with pytest.raises(UnknownName, match="did you mean dyconv"):
+        plan.narrowed(plan.load("quick"), models=["dycnv"])
     with pytest.raises(UserError, match="has all that was asked for"):
         plan.narrowed(plan.load("study"), tasks=["images"], networks=["fpn"])
 

@@ -97,6 +97,13 @@ def test_another_architecture(folder: Path, finished: Path, tmp_path: Path) -> N
     assert not (tmp_path / "new").exists()
 
 
+def test_the_state_of_another_optimiser_is_refused(folder: Path, copy: Path) -> None:
+    words = ("--output", copy.parent, "--experiment", copy.name, "--resume", copy / "checkpoint-1.pth.tar")
+    for flags in (("--opt", "adam"), ("--weight-decay", 0)):
+        with pytest.raises(UserError, match="another optimiser; --no-resume-opt takes its weights alone"):
+            train(folder, *words, *flags)
+
+
 def test_a_finished_run_resumes_to_itself(folder: Path, finished: Path, copy: Path) -> None:
     # As if killed between writing `last` and its links.
     (copy / "checkpoint-2.pth.tar").unlink()

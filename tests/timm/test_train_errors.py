@@ -63,6 +63,7 @@ def test_flags(folder: Path, tmp_path: Path, flags: tuple, said: str) -> None:
     [
         ("epoch: 3", "unknown key 'epoch'; did you mean epochs"),
         ("epochs: many", "epochs must be of type int, not 'many'"),
+        ("epochs:", "epochs has no value"),
         ("lr: [1, 2]", "lr takes one value"),
         ("scale: 0.5", "scale takes a list"),
         ("input_size: [3, 64]", "input_size takes 3 values"),
@@ -92,7 +93,7 @@ def test_recipes_are_found_by_name() -> None:
     assert recipes() == ["tiny_imagenet_64", "tiny_imagenet_study"]
     study = parse(["data", "-c", "tiny_imagenet_study"])
     assert (study.opt, study.lr, study.batch_size, study.epochs, study.drop) == ("adam", 1e-3, 32, 30, 0.2)
-    assert (study.sched, study.decay_rate, study.patience_epochs, study.min_lr) == ("plateau", 0.1, 5, 1e-6)
+    assert (study.sched, study.decay_rate, study.patience_epochs, study.min_lr) == ("plateau", 0.1, 4, 1e-6)
     assert (study.eval_metric, study.early_stop, study.rotate, study.zoom) == ("loss", 10, 15, 0.2)
     small = parse(["data", "-c", "tiny_imagenet_64"])
     assert small.input_size == [3, 64, 64] and small.model_kwargs == {"small_stem": True} and small.model_ema

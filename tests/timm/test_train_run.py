@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -192,6 +193,9 @@ def test_patience_counts_from_the_first_best() -> None:
     progress = Progress(history=history)
     assert progress.best("loss")["epoch"] == 1 and progress.stale("loss") == 2
     assert Progress().stale("loss") == 0
+    for name, values in (("loss", [math.nan, 2.0, 1.0]), ("top1", [math.nan, 1.0, 2.0])):
+        history = [{"epoch": n, "train": {"loss": 1.0}, "eval": {name: x}} for n, x in enumerate(values)]
+        assert Progress(history=history).best(name)["epoch"] == 2 and Progress(history=history).stale(name) == 0
 
 
 def test_epochs_between_validations_and_none_at_all(folder: Path, tmp_path: Path) -> None:

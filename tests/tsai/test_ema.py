@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from fastai.callback.core import Callback
+from tsai.data.core import TSTensor
 from written import read
 
+import dynconv_plugins as dc
 from tsai_models import ODConvFCN
 from tsai_models.recipes import Recipe
 
@@ -59,6 +61,32 @@ def test_the_average_gets_statistics_of_its_own(learner):
     with learn.no_bar(), learn.no_logging():
         learn.validate()
     assert all(torch.equal(v, statistics[k]) for k, v in learn.model.named_buffers() if "running" in k)
+
+
+def test_many_series_are_taken_in_equal_batches_and_as_they_are(learner, monkeypatch):
+    """A small last batch would count as much as the others; a random transform would be taken for the data."""
+    from fastai.vision.augment import RandTransform
+
+    class Loud(RandTransform):
+        split_idx, order = 0, 90
+
+        def encodes(self, x: TSTensor):
+            return x * 100
+
+    monkeypatch.setattr("tsai_models.ema.LARGEST", 10)
+    learn = learner(ODConvFCN)
+    count = len(learn.dls.train.dataset)
+    assert count % 10
+    sizes = []
+    with learn.no_bar(), learn.no_logging():
+        learn.dls.train.after_batch.add(Loud(p=1.0))
+        real = dc.update_bn
+        kept = lambda model, batches: real(model, (sizes.append(len(b)) or b for b in batches))  # noqa: E731
+        monkeypatch.setattr(dc, "update_bn", kept)
+        Recipe(epochs=1, lr=1e-4, ema=0.9).fit(learn)
+    assert sum(sizes) == count and max(sizes) - min(sizes) <= len(sizes) and max(sizes) <= 10
+    first = next(m for m in learn.model.modules() if isinstance(m, torch.nn.BatchNorm1d) and m.num_features == 128)
+    assert first.running_var.mean() < 10, "of the series, not of a hundred times as much"
 
 
 def test_training_goes_on_from_the_weights_and_not_from_the_average(learner):

@@ -112,6 +112,8 @@ def read_config(name: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
 def _convert(action: argparse.Action, value: Any, where: str) -> Any:
     """Checks a YAML value as argparse would check its text: YAML reads ``1e-3`` as a string, and has real booleans."""
     if value is None:
+        if action.type is int and action.default is not None:
+            raise UserError(f"{where} has no value")
         return None
     if isinstance(action, KeyValues):
         if not isinstance(value, dict):

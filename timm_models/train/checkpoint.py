@@ -127,13 +127,16 @@ class Saver(CheckpointSaver):
         """
         folder = Path(self.checkpoint_dir)
         if path.parent.resolve() == folder.resolve():
+            # Before the ranking is read, which leaves out what is no longer there.
+            self._set_aside(folder, place)
             self.load_state_dict({**(state.get("saver") or {}), "pending": (None, None)})
+            if self.best_epoch is not None and self.best_epoch >= place[0]:
+                self.best_epoch = self.best_metric = None
             if self.best_epoch is not None and Path(self._checkpoint_path(self.best_epoch)).exists():
                 self._duplicate(self._checkpoint_path(self.best_epoch), str(folder / f"model_best{self.extension}"))
-            self._set_aside(folder, place)
         for left in ("tmp", "recovery_tmp"):
             (folder / f"{left}{self.extension}").unlink(missing_ok=True)
-        if state.get("metric") is not None and "trainer" in state:
+        if state.get("metric") is not None and "trainer" in state and state["epoch"] < place[0]:
             self.save_checkpoint(state["epoch"], state["metric"])
 
     def _set_aside(self, folder: Path, place: tuple[int, int]) -> None:

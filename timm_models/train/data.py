@@ -141,10 +141,10 @@ def make_train_loader(
             interpolation=interpolation,
             **options,
         )
+        if not args.no_aug:
+            _add_affine(images.transform.transforms, args, config)
     except (AssertionError, ValueError, KeyError) as e:
         raise UserError(f"augmentation flags: {' '.join(str(e).split()) or 'not a policy timm knows'}") from None
-    if not args.no_aug:
-        _add_affine(images.transform.transforms, args, config)
     # timm takes no sampler; the batch sampler's may be replaced as long as nothing has been drawn.
     loader.batch_sampler.sampler = EpochSampler(len(images), args.seed, world.rank, world.size)
     if not len(loader):

@@ -9,6 +9,7 @@ from typing import Any
 from timm.models import clean_state_dict
 
 import dynconv_plugins as dc
+from dynconv_plugins.errors import UserError
 
 from .build import load_plateau_state
 from .loop import Job
@@ -19,6 +20,7 @@ _logger = logging.getLogger("train")
 
 # What the course of a run depends on; a resumed run that changes one is a different run, which is worth a line.
 _BINDING = ("batch_size", "grad_accum_steps", "seed", "opt", "sched", "epochs", "lr", "mixup", "cutmix", "smoothing")
+_BINDING += ("weight_decay", "momentum", "opt_betas", "opt_eps")
 
 
 def restore(job: Job, path: Path, state: dict[str, Any]) -> None:
@@ -39,7 +41,7 @@ def restore(job: Job, path: Path, state: dict[str, Any]) -> None:
         load_weights(ema, clean_state_dict(averaged) if averaged is not None else weights, path)
     if not args.no_resume_opt:
         if "optimizer" in state:
-            job.optimizer.load_state_dict(state["optimizer"])
+            _load_optimizer(job, path, state)
         if job.scaler is not None and job.scaler.state_dict_key in state:
             job.scaler.load_state_dict(state[job.scaler.state_dict_key])
     _restore_place(job, path, state)
@@ -47,6 +49,18 @@ def restore(job: Job, path: Path, state: dict[str, Any]) -> None:
     if job.temperature is not None:
         set_temperatures(job)
     _logger.info(f"resuming from {path}: epoch {job.progress.epoch}, batch {job.progress.batch}")
+
+
+def _load_optimizer(job: Job, path: Path, state: dict[str, Any]) -> None:
+    """The state of another optimiser, or of other groups of parameters, would end in an error of torch's, or later."""
+    then = state.get("args") if isinstance(state.get("args"), dict) else {}
+    advice = f"{path} holds the state of another optimiser; --no-resume-opt takes its weights alone"
+    if then.get("opt", job.args.opt) != job.args.opt:
+        raise UserError(f"{advice} (--opt {then['opt']} -> {job.args.opt})")
+    try:
+        job.optimizer.load_state_dict(state["optimizer"])
+    except (ValueError, KeyError) as e:
+        raise UserError(f"{advice} ({' '.join(str(e).split())})") from None
 
 
 def start_at(job: Job, epoch: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -39,9 +38,11 @@ def read(path: Path, verify: bool = True) -> dict[str, Any]:
                     raise Damaged(f"{path} is damaged: a checksum does not match")
         with torch.serialization.safe_globals([argparse.Namespace]):  # timm's own checkpoints hold one
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=not verify)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as e:
-        if isinstance(e, FileNotFoundError):
-            raise UserError(f"no checkpoint {path}") from None
+    except Damaged:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"no checkpoint {path}") from None
+    except Exception as e:  # an altered pickle raises whatever it leads to
         raise Damaged(f"{path} is damaged or not a checkpoint ({type(e).__name__})") from None
     if not isinstance(state, dict) or "state_dict" not in state:
         raise Damaged(f"{path} is not a training checkpoint: it has no 'state_dict'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,7 +53,12 @@ class Progress:
     def best(self, name: str) -> dict[str, Any] | None:
         """Returns the first row with the best value of the metric `name` (lowest loss, else highest)."""
         sign = 1 if name == "loss" else -1
-        return min(self.history, key=lambda row: sign * self.metric(row, name), default=None)
+
+        def rank(row: dict[str, Any]) -> tuple[bool, float]:
+            value = self.metric(row, name)
+            return math.isnan(value), sign * value  # what is not a number is never the best
+
+        return min(self.history, key=rank, default=None)
 
     def stale(self, name: str) -> int:
         """Returns how many validations have passed since the best one."""

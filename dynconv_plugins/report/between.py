@@ -1,0 +1,56 @@
+"""Dynamic models against each other; against their static twins they are tested in `compare`."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+from .compare import overlap, p_value, points
+from .records import STATIC, Model, Task
+from .sheet import Head, Table, Value
+from .statistics import Paired, holm, paired
+
+
+def between(task: Task) -> list[Table]:
+    """A matrix for each network: by how much the model of the row is ahead of that of the column, and Holm's p.
+
+    Networks of which no two dynamic models have enough common runs to be tested have none.
+    """
+    made = []
+    for network in task.networks:
+        models = [m for m in task.ordered() if m.network == network and m.operator != STATIC and m.results]
+        found = {(a.key, b.key): _pair(task, a, b) for a, b in combinations(models, 2)}
+        if not any(pair.p is not None for pair in found.values()):
+            continue
+        adjusted = dict(zip(found, holm([pair.p for pair in found.values()]), strict=True))
+        several = len(task.networks) > 1
+        table = Table(
+            f"{task.name}-{network}-between" if several else f"{task.name}-between",
+            f"Dynamic models against each other{f', {network}' if several else ''}",
+            [Head("Ahead by (points)", number=False), *(Head(m.label) for m in models)],
+        )
+        for a in models:
+            row = [Value(a.label, mark=a.label)]
+            for b in models:
+                straight = (a.key, b.key) in found
+                key = (a.key, b.key) if straight else (b.key, a.key)
+                row.append(_field(found[key], adjusted[key], 1 if straight else -1) if a is not b else Value())
+            table.rows.append(row)
+        table.about = (
+            "The row's model less the column's, over common runs; p of the same test as against the static twin, after "
+            f"Holm's correction for these {len(found)} pairs."
+        )
+        made.append(table)
+    return made
+
+
+def _pair(task: Task, a: Model, b: Model) -> Paired:
+    ours, theirs = a.results, b.results
+    common = [unit for unit in ours if unit in theirs]
+    return paired([ours[u].score for u in common], [theirs[u].score for u in common], overlap(task))
+
+
+def _field(pair: Paired, p: float | None, sign: int) -> Value:
+    if not pair.summary.n:
+        return Value()
+    mean = sign * pair.summary.mean
+    return Value(points(mean), p_value(p), 100 * mean, tone="best" if p is not None and p < 0.05 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -141,6 +142,31 @@ def test_a_full_disk(tmp_path: Path, study, finished: tuple[Path, float], finish
     (out / "b/odconv/seed0/log.txt").unlink()
     finish(path, out)
     assert len(scores(out)) == 2
+
+
+@pytest.mark.parametrize("name", ["study.yaml", "cell.json", "metrics.json"])
+def test_a_disk_that_is_full_when_a_record_is_written(
+    tmp_path: Path, study, finished: tuple[Path, float], finish, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path, out = copied(finished, tmp_path)
+    before = scores(out)
+    (out / "b/odconv/seed0/metrics.json").unlink()
+    replace = os.replace
+
+    def full(source, target) -> None:
+        if Path(target).name == name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(target))
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dynconv_plugins.writing.os.replace", full)
+        done = study(path, "--out", "out", "--no-costs")
+    said = done.stdout + done.stderr
+    assert done.returncode in (1, 2) and "no space left" in said and "Traceback" not in said
+    assert scores(out) == {key: value for key, value in before.items() if key.startswith("a/")}
+    assert not list(out.rglob("*.part"))
+    finish(path, out)
+    assert scores(out) == before
 
 
 @pytest.mark.slow

@@ -28,6 +28,7 @@ from tsai.models.utils import build_ts_model
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.locking import sole
 
 from . import distributed
 from .archs import DynamicArch, build, parameters
@@ -138,7 +139,6 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
     with distributed.primary_first():
         series = load(job.dataset, data, out / "data")
     series = series._replace(X=with_differences(series.X, job.recipe.differences))
-    unit = "seed" if job.folds is None else "fold"
     described = asdict(job) | {"series": len(series.y), "classes": series.classes, "variables": series.X.shape[1]}
     parts = splits(series, job.folds, runs)
     if job.recipe.holdout:
@@ -146,7 +146,18 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
     with _building(arch):
         # Before anything is written: what cannot be built must not leave a folder behind.
         count = parameters(build(arch, series.X.shape[1], series.classes, series.X.shape[2], **config))
-    results = Results(out, {**described, "parameters": count}, overwrite)
+    stored = partial(Results, out, {**described, "parameters": count}, overwrite)
+    stored()  # what does not fit is said before anything is waited for
+    with sole(out, "--out") if distributed.primary() else contextlib.nullcontext():
+        results = stored()
+        return _rest(job, series, parts, arch, before, epochs, results, out, device)
+
+
+def _rest(
+    job: Job, series: Series, parts: list, arch, before: int, epochs: int, results: Results, out: Path, device
+) -> int:
+    """Trains what `results` lack."""
+    unit, count = "seed" if job.folds is None else "fold", results.config["parameters"]
     name = arch.__name__ + (f" ({arch.operator})" if isinstance(arch, DynamicArch) else "")
     numbers = range(len(parts)) if job.fold is None else [job.fold]
     todo = [i for i in numbers if i not in results.rows]

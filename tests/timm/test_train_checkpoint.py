@@ -15,6 +15,7 @@ import torch
 from training import DYNAMIC, SMALL, assert_same_run, command, environment, load, make_folder
 
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.locking import sole
 from timm_models.train.checkpoint import write
 from timm_models.train.cli import main
 
@@ -102,6 +103,17 @@ def test_the_state_of_another_optimiser_is_refused(folder: Path, copy: Path) -> 
     for flags in (("--opt", "adam"), ("--weight-decay", 0)):
         with pytest.raises(UserError, match="another optimiser; --no-resume-opt takes its weights alone"):
             train(folder, *words, *flags)
+
+
+def test_a_folder_that_another_run_writes_to_is_left_alone(folder: Path, copy: Path, monkeypatch) -> None:
+    monkeypatch.setattr("dynconv_plugins.locking.PATIENCE", 0.1)
+    before = sorted(copy.rglob("*"))
+    words = ("--output", copy.parent, "--experiment", copy.name)
+    with sole(copy, "--experiment"):
+        for more in ((), ("--resume", "auto")):
+            with pytest.raises(UserError, match="another run writes to"):
+                train(folder, *words, *more)
+    assert sorted(copy.rglob("*")) == before
 
 
 def test_a_finished_run_resumes_to_itself(folder: Path, finished: Path, copy: Path) -> None:

@@ -15,6 +15,7 @@ from written import read
 import tsai_models.train as training
 from dynconv_plugins import datasets
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.locking import sole
 from dynconv_plugins.study.hosts.series import progress
 from tsai_models import ARCHS
 from tsai_models.archs import build
@@ -105,6 +106,16 @@ def test_other_configuration_is_refused_and_overwritten(train, tmp_path):
     (tmp_path / "run" / "results.json").write_text('{"config":')
     code, _, err = train("--epochs", "2", "--out", "run")
     assert code == 2 and "damaged" in err
+
+
+def test_two_commands_do_not_share_a_folder(train, tmp_path, monkeypatch):
+    """They would load each other's best weights."""
+    monkeypatch.setattr("dynconv_plugins.locking.PATIENCE", 0.1)
+    (tmp_path / "run").mkdir()
+    with sole(tmp_path / "run", "--out"):
+        code, _, err = train("--epochs", "1", "--out", "run", arch="FCN")
+    assert code == 2 and "another run writes to run: wait for its end, or choose another --out" in err
+    assert not list((tmp_path / "run").iterdir())
 
 
 def test_static_twin_gets_the_same_epochs_and_size(train, tmp_path):

@@ -8,7 +8,7 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError, require
+from dynconv_plugins.locking import sole
 
 from . import build, data
 from .args import parse
@@ -64,7 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
-    job, folder = _prepare(args, world, stop)
+    with ExitStack() as held:
+        return _train(args, world, *_prepare(args, world, stop, held))
+
+
+def _train(args: argparse.Namespace, world: World, job: Job, folder: Path) -> int:
     try:
         run_epochs(job, folder)
     except Stopped as e:
@@ -83,8 +88,8 @@ def _run(args: argparse.Namespace, world: World, stop: StopRequest) -> int:
     return 0
 
 
-def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple[Job, Path]:
-    """Builds everything, and only then writes anything."""
+def _prepare(args: argparse.Namespace, world: World, stop: StopRequest, held: ExitStack) -> tuple[Job, Path]:
+    """Builds everything, and only then writes anything, to a folder that is then `held`."""
     utils.random_seed(args.seed, world.rank)
     channels = args.in_chans or (args.input_size[0] if args.input_size else 3)
     train_set, eval_set = data.open_datasets(args, channels)
@@ -161,7 +166,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest) -> tuple
         task.prepare_distributed(device_ids=devices, **({"broadcast_buffers": False} if args.no_ddp_bb else {}))
     world.barrier()  # nobody reads checkpoints any more
     if world.primary:
-        _open_folder(job, folder, found)
+        _open_folder(job, folder, found, held)
         operators = len(dc.operators_in(model))
         _logger.info(
             f"{args.model}: {sum(p.numel() for p in model.parameters()):,} parameters"
@@ -181,8 +186,11 @@ def _name_folder(args: argparse.Namespace, config: dict) -> Path:
     return Path(args.output or "output/train") / args.experiment
 
 
-def _open_folder(job: Job, folder: Path, found: tuple[Path, dict] | None) -> None:
+def _open_folder(job: Job, folder: Path, found: tuple[Path, dict] | None, held: ExitStack) -> None:
     """Makes the run's folder and its saver; an earlier run of that name that is not resumed is moved aside."""
+    if folder.is_dir():
+        with sole(folder, "--experiment"):
+            pass
     resumes_here = found is not None and found[0].parent.resolve() == folder.resolve()
     if not resumes_here and any(folder.glob("*.pth.tar")):
         number = next(n for n in range(1, 10**6) if not folder.with_name(f"{folder.name}.{n}").exists())
@@ -190,6 +198,7 @@ def _open_folder(job: Job, folder: Path, found: tuple[Path, dict] | None) -> Non
         folder.rename(aside)
         _logger.info(f"{folder} held an earlier run, which is now {aside} (--resume auto would have continued it)")
     folder.mkdir(parents=True, exist_ok=True)
+    held.enter_context(sole(folder, "--experiment"))
     settings = {k: v for k, v in vars(job.args).items() if k not in ("total_epochs", "resume", "start_epoch")}
     temporary = folder / "args.yaml.tmp"
     temporary.write_text(yaml.safe_dump(settings, default_flow_style=False))

@@ -65,7 +65,7 @@ class Compared:
             return ""
         s = self.pair.summary
         known = self.pair.p is not None and not math.isnan(s.low)
-        interval = f" (95% CI {points(s.low)} to {points(s.high)})" if known else ""
+        interval = f" (95% CI {bound(s.low)} to {bound(s.high)})" if known else ""
         return f"{points(s.mean)} points{interval}"
 
     @property
@@ -226,6 +226,11 @@ def points(fraction: float) -> str:
     """A difference of scores in points, signed: ``+1.3``, ``−0.2``."""
     # Adding 0.0 takes the sign from what is rounded to nothing.
     return f"{round(fraction * 100, 1) + 0.0:+.1f}".replace("-", "−")
+
+
+def bound(fraction: float) -> str:
+    """As `points`, but nothing keeps its sign: an interval that ends just before zero leaves it out."""
+    return f"{fraction * 100:+.1f}".replace("-", "−")
 
 
 def p_value(p: float | None) -> str:

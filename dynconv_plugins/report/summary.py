@@ -67,7 +67,8 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
     if not tested:
         return Answer(task, "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}".rstrip(), best, top)
     if all(r.verdict is Verdict.WORSE for r in dynamic):
-        return Answer(task, "No", "bad", f"{_sentence(best)} Every dynamic model is worse.", best, top)
+        rest = " Every dynamic model is worse." if len(dynamic) > 1 else ""
+        return Answer(task, "No", "bad", _sentence(best) + rest, best, top)
     text = f"No dynamic model beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}. "
     text += _price(best)
     if top is not best and len(task.networks) > 1:

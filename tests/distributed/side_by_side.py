@@ -47,12 +47,14 @@ def run(*words: object, processes: int, cwd: Path, **env: object) -> str:
 
 
 def assert_same_weights(one: dict[str, Tensor], two: dict[str, Tensor], start: dict[str, Tensor] | None = None) -> None:
-    """Asserts that two state dicts agree to the rounding of float32, and that training has moved them from `start`."""
+    """Asserts that two state dicts agree to a thousandth of each tensor, and that training moved them from `start`."""
     assert one.keys() == two.keys()
     if start is not None:
         moved = [name for name, value in one.items() if (value.double() - start[name].double()).abs().max() > 1e-3]
         assert len(moved) > len(one) / 4
     for name, value in one.items():
+        # Of a tensor's largest value: what is small in it is a difference of larger ones.
+        size = 1e-3 * value.abs().max().item() + 1e-5
         torch.testing.assert_close(
-            two[name], value, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}"
+            two[name], value, rtol=1e-4, atol=size, msg=lambda text, name=name: f"{name}: {text}"
         )

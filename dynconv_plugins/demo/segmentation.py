@@ -28,6 +28,12 @@ SAMPLES = 4
 VALIDATIONS = 3
 
 
+def mim() -> tuple[str, ...]:
+    """The command: an environment has it beside its python, a system's python may have it anywhere."""
+    beside = Path(sys.executable).with_name("mim")
+    return (str(beside),) if beside.is_file() else (sys.executable, "-m", "mim")
+
+
 class Segmentation:
     """FPN on ResNet-18, on VOC 2012 at 128 pixels or on the diatoms at 64.
 
@@ -57,8 +63,6 @@ class Segmentation:
     def cells(self, data: Data, folder: Path, size: Size) -> list[Cell]:
         import mmseg_configs
 
-        # Each console script of the environment lies beside its python.
-        mim = str(Path(sys.executable).with_name("mim"))
         n = size.iterations
         each = max(1, n // self.validations)
         options = f"train_cfg.max_iters={n} train_cfg.val_interval={each} param_scheduler.0.end={n} "
@@ -71,7 +75,7 @@ class Segmentation:
             model = "resnet18" if operator == "static" else f"resnet18-{operator}"
             config = Path(mmseg_configs.path(f"fpn_{model}_{self.suffix}.py"))
             shown = os.path.relpath(config) if config.is_relative_to(Path.cwd()) else str(config)
-            command = (mim, "train", "mmsegmentation", shown, "--gpus", "0", "--work-dir", str(out / "run"))
+            command = (*mim(), "train", "mmsegmentation", shown, "--gpus", "0", "--work-dir", str(out / "run"))
             command += ("--cfg-options", *options.split())
             if "TemperatureHook" in config.read_text():
                 command += (f"default_hooks.temperature.iters={n // 2}",)

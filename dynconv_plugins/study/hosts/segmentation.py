@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from mmseg_configs import reading
 from mmseg_configs.recipes import batch, compose, quietly
 
 from ... import datasets
+from ...demo.segmentation import mim
 from ...errors import UserError
 from ...writing import write_text
 from ..cells import RUN, Cell, digest
@@ -78,9 +78,7 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
-    # Each console script of the environment lies beside its python.
-    mim = str(Path(sys.executable).with_name("mim"))
-    words = (mim, "train", "mmsegmentation", str(folder / CONFIG), "--gpus", "0" if not _cuda() else "1")
+    words = (*mim(), "train", "mmsegmentation", str(folder / CONFIG), "--gpus", "0" if not _cuda() else "1")
     return (*words, "--work-dir", str(folder / RUN), "--resume")
 
 

@@ -153,9 +153,11 @@ def _seen(cell: Cell, record: Mapping[str, Any]) -> str:
 def _locked(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -> str:
     """As `_settled`, unless another study runs the cell: what it has is then left alone."""
     if _seen(cell, record) == DONE:
-        if cells.read(cell.folder).get("data") != json.loads(json.dumps(record["data"], default=str)):
+        before = cells.read(cell.folder)
+        told = {name: json.loads(json.dumps(record[name], default=str)) for name in ("data", "files")}
+        if any(before.get(name) != value for name, value in told.items()):
             # The study has moved: where its data lie now is needed to look into its networks.
-            moved = cells.update(cell.folder, data=record["data"])
+            moved = cells.update(cell.folder, **told)
             if (cell.folder / cells.RUN).is_dir():
                 hosts.get(cell.task.host).settle(cell.folder, moved)
         return DONE

@@ -35,8 +35,9 @@ def test_a_named_file_that_is_gone_costs_no_result(tmp_path: Path) -> None:
     assert made(tmp_path, a=task).troubles == {"a": f"initial_checkpoint {weights} is not there"}
     weights.write_text("one")
     first = made(tmp_path, a=task).cells[0].folder
-    cells.update(first, status="done")
+    cells.update(first, status="done", files={})  # as before they were written down
     cells.write(first, {"score": 0.5}, cells.METRICS)
+    assert made(tmp_path, a=task).status["a/static/seed0"] == "done"
     unused = tmp_path / "out/a/odconv"
     shutil.rmtree(unused)  # as elsewhere, where only what was finished has arrived
     weights.unlink()

@@ -76,7 +76,9 @@ class Studio(Album):
         return Picture(name, alt, svg, width=width)
 
     def photo(self, name: str, image: np.ndarray, alt: str, height: int = 144) -> Picture:
-        """Keeps pixels ``[H, W, 3]``, uint8."""
+        """Keeps pixels ``[H, W, 3]``, uint8; of large images every second, third, ... one, as labels must not blend."""
+        step = max(1, round(max(image.shape[:2]) / (2 * height)))
+        image = np.ascontiguousarray(image[::step, ::step])
         return Picture(name, alt, src=self.pixels(name, image, height), width=image.shape[1])
 
     def scan(self, name: str, figure: plt.Figure, alt: str) -> Picture:

@@ -97,7 +97,8 @@ def _settings(path: Path | None, given: dict[str, Any]) -> dict[str, Any]:
     if path is not None and (path.parent / "results.json").is_file():
         try:
             beside = dict(json.loads((path.parent / "results.json").read_text())["config"])
-            beside["arch"]
+            if not isinstance(beside["arch"], str):
+                raise TypeError
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise UserError(f"{path.parent / 'results.json'} is damaged ({type(e).__name__})") from None
     if given["arch"] and beside and given["arch"] != beside["arch"]:

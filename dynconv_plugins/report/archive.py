@@ -12,11 +12,12 @@ from typing import Any
 
 from ..errors import UserError
 from ..study import cells as layout
+from .collect import COSTS, PLAN
 from .places import placeless
 from .records import Cell, Study
 
 ARCHIVE = "records.zip"
-PLAN, COSTS, PREDICTIONS = "study.yaml", "costs.json", "predictions.npz"
+PREDICTIONS = "predictions.npz"
 # Nothing else is unpacked: a folder of a run would be loaded, and its configuration executed.
 _MEMBER = re.compile(
     r"[^/]+/(study\.yaml|[^/]+/costs\.json|[^/]+/[^/]+/[^/]+/(cell\.json|metrics\.json|predictions\.npz))"

@@ -81,8 +81,13 @@ def test_many_series_are_taken_in_equal_batches_and_as_they_are(learner, monkeyp
     with learn.no_bar(), learn.no_logging():
         learn.dls.train.after_batch.add(Loud(p=1.0))
         real = dc.update_bn
-        kept = lambda model, batches: real(model, (sizes.append(len(b)) or b for b in batches))  # noqa: E731
-        monkeypatch.setattr(dc, "update_bn", kept)
+
+        def watched(model, batches):
+            taken = list(batches)
+            sizes.extend(map(len, taken))
+            real(model, taken)
+
+        monkeypatch.setattr(dc, "update_bn", watched)
         Recipe(epochs=1, lr=1e-4, ema=0.9).fit(learn)
     assert sum(sizes) == count and max(sizes) - min(sizes) <= len(sizes) and max(sizes) <= 10
     first = next(m for m in learn.model.modules() if isinstance(m, torch.nn.BatchNorm1d) and m.num_features == 128)

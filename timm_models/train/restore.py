@@ -19,8 +19,10 @@ from .state import Progress
 _logger = logging.getLogger("train")
 
 # What the course of a run depends on; a resumed run that changes one is a different run, which is worth a line.
-_BINDING = ("batch_size", "grad_accum_steps", "seed", "opt", "sched", "epochs", "lr", "mixup", "cutmix", "smoothing")
-_BINDING += ("weight_decay", "momentum", "opt_betas", "opt_eps")
+_BINDING = (
+    *("batch_size", "grad_accum_steps", "seed", "sched", "epochs", "lr", "mixup", "cutmix", "smoothing"),
+    *("opt", "weight_decay", "momentum", "opt_betas", "opt_eps"),
+)
 
 
 def restore(job: Job, path: Path, state: dict[str, Any]) -> None:

@@ -31,8 +31,8 @@ lint: $(STAMP)
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo 'error: Python 3.11 or newer is needed: make PYTHON=python3.11 ...' >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
+	  { echo 'error: Python 3.11.5 or newer is needed by the pinned set: make PYTHON=python3.11 ...' >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing into $(VENV): about 5 minutes and 6 GB, once"
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[all,dev]' -c constraints.txt

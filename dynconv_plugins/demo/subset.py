@@ -86,6 +86,10 @@ def fingerprint(prepared: Path) -> str:
 
 
 def _clear(folder: Path) -> None:
+    """Empties a folder that an earlier call made: links, and lists of them."""
+    for path in folder.rglob("*"):
+        if not (path.is_symlink() or path.is_dir() or path.suffix == ".txt"):
+            raise UserError(f"{folder} holds other files, e.g. {path.name}; choose another --out")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dynconv_plugins.demo import subset
+from dynconv_plugins.errors import UserError
 
 for module in ("tsai", "rich", "matplotlib", "jinja2", "fvcore"):
     pytest.importorskip(module)
@@ -119,6 +120,14 @@ def test_subsets_keep_the_official_layouts(tmp_path: Path) -> None:
     assert images[0] == images[1] and len(images[0]) == 10
     words = [dict(line.split("\t", 1) for line in (p / "words.txt").read_text().splitlines()) for p in (tiny, again)]
     assert words[0] == words[1]
+
+    # A second time replaces the first, but nothing that somebody put there.
+    subset.tiny_imagenet(whole, tmp_path / "again", classes=1, train=1, test=1)
+    mine = tmp_path / "again" / "train" / "mine.JPEG"
+    mine.write_bytes(b"mine")
+    with pytest.raises(UserError, match="holds other files, e.g. mine.JPEG; choose another --out"):
+        subset.tiny_imagenet(whole, tmp_path / "again", classes=1, train=1, test=1)
+    assert mine.read_bytes() == b"mine"
 
     voc = subset.voc2012(made / "VOCdevkit" / "VOC2012", tmp_path / "voc", train=5, test=2)
     lists = {n: (voc / "ImageSets" / "Segmentation" / f"{n}.txt").read_text().split() for n in ("train", "val")}

@@ -46,6 +46,7 @@ def complaint(*args: object) -> str:
         (("--initial-checkpoint", "nowhere.pth.tar"), "checkpoint nowhere.pth.tar does not exist"),
         (("--temperature-start", 0), "--temperature-start and --temperature-end must be positive"),
         (("--temperature-end", -1), "--temperature-start and --temperature-end must be positive"),
+        (("--seed", 2**32), "--seed must be below"),
         (("--temperature-epochs", -1), "--temperature-epochs must not be negative"),
         (("--start-epoch", -1), "--start-epoch must not be negative"),
         (("--config", "tiny_imagenet_46"), "did you mean tiny_imagenet_64"),

@@ -77,6 +77,8 @@ def _check(args: argparse.Namespace) -> None:
     for name in ("seed", "workers", "start_epoch", "temperature_epochs"):
         if (getattr(args, name) or 0) < 0:
             raise UserError(f"--{name.replace('_', '-')} must not be negative")
+    if args.seed >= 2**31:
+        raise UserError(f"--seed must be below 2**31, not {args.seed}")  # NumPy takes 32 bits; each rank adds its own
     if not min(args.temperature_start, args.temperature_end) > 0:
         raise UserError("--temperature-start and --temperature-end must be positive")
     if (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax) and args.batch_size % 2:

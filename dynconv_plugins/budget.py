@@ -13,9 +13,13 @@ class _Joined(torch.autograd.Function):
     """The identity on the first argument; its backward also starts the gradient of the second, a scalar loss."""
 
     @staticmethod
-    def forward(ctx, value: Tensor, loss: Tensor, scale: float) -> Tensor:
-        ctx.scale, ctx.dtype = scale, loss.dtype
+    def forward(value: Tensor, loss: Tensor, scale: float) -> Tensor:
         return value.view_as(value)
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
+        _, loss, scale = inputs
+        ctx.scale, ctx.dtype = scale, loss.dtype
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -86,10 +90,18 @@ class Budget(nn.Module):
         rate = self._shared(mask.float().mean() if mask.numel() else mask.float().sum())
         norm = zeta.float().abs().sum() / max(samples, 1)
         loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * norm
-        # New tensors, not changed ones: a compiled backward may read the old step once more.
-        self.step = step + 1
-        self.mask_rate, self.budget_loss = rate.detach(), loss.detach()
+        self._note(step=step + 1, mask_rate=rate.detach(), budget_loss=loss.detach())
         return _Joined.apply(mask, loss, self.loss_scale)
+
+    def _note(self, **values: Tensor) -> None:
+        """Sets buffers."""
+        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+            return  # a function's transform must leave no traces
+        for name, value in values.items():
+            if torch.compiler.is_compiling():
+                setattr(self, name, value)  # a new tensor: a compiled backward may read the old step once more
+            else:
+                getattr(self, name).copy_(value)  # a replica of data parallelism shares the memory, not the attribute
 
     def _shared(self, rate: Tensor) -> Tensor:
         """The mean of `rate` over the processes, with the gradient of this one's: the trainer averages gradients."""

@@ -120,22 +120,25 @@ def chains(model: nn.Module) -> tuple[list[Chain], list[str]]:
     """The chains of a model in eval mode, in the order of execution, and the names of modules that cannot be traced.
 
     A model that cannot be traced as a whole is taken apart into its children; what these do among each other then
-    counts as unknown. Of modules inside modules that cannot be traced the outermost are named.
+    counts as unknown, and of an ``nn.Sequential`` also what its own children do: such a model may run them one by one
+    and read what lies between. Of modules inside modules that cannot be traced the outermost are named.
     """
     convs = {conv for conv in convolutions(model).values() if _is_plain(conv)}
     found, failed = [], []
 
-    def visit(name: str, module: nn.Module, named: bool = False) -> None:
+    def visit(name: str, module: nn.Module, apart: bool = False, named: bool = False) -> None:
         if not any(child in convs for child in module.modules()) or module in convs:
             return
         try:
-            graph = _Tracer().trace(module)
+            graph = None if apart and isinstance(module, nn.Sequential) else _Tracer().trace(module)
         except Exception:  # tracing runs the model's own code on stand-ins for tensors: anything may be raised
             failed.extend([] if named else [name or type(module).__name__])
-            for child_name, child in module.named_children():
-                visit(f"{name}.{child_name}".lstrip("."), child, named=bool(name))
+            graph, named = None, bool(name)
+        if graph is not None:
+            found.extend(_in_graph(module, graph, convs))
             return
-        found.extend(_in_graph(module, graph, convs))
+        for child_name, child in module.named_children():
+            visit(f"{name}.{child_name}".lstrip("."), child, apart=True, named=named)
 
     visit("", model)
     return found, failed

@@ -8,6 +8,10 @@ from . import registry
 from .operators.base import DynamicConv
 from .placement import Where, block_of, convolutions, dims_of, select
 
+# What a replacement has from the convolution it replaces.
+_OF_THE_CONVOLUTION = {"in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"}
+_OF_THE_CONVOLUTION |= {"padding_mode", "device", "dtype"}
+
 
 def operators_in(model: nn.Module) -> dict[str, DynamicConv]:
     """The dynamic convolutions of `model`, by name."""
@@ -36,6 +40,8 @@ def dynamize(
             operator refuses a geometry or an argument; the model is then as it was.
     """
     operator = registry.get(name)
+    if given := sorted(_OF_THE_CONVOLUTION & set(options)):
+        raise ValueError(f"{', '.join(given)}: taken from the convolution that is replaced; leave it out")
     chosen = select(model, operator.where if where is None else where)
     if "" in chosen or (not chosen and model in select(model, "all").values()):
         return _replacement(model, operator, keep_weights, options)

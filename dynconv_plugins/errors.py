@@ -36,7 +36,7 @@ class UnknownName(UserError, ValueError):
 def suggest(name: str, choices: Iterable[str], most: int = 8) -> str:
     """Returns ``"; did you mean ...?"`` for near misses, else ``"; known: ..."`` with the first few choices."""
     choices = list(choices)
-    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(str(name), choices, n=3, cutoff=0.6)
     if close:
         return f"; did you mean {' or '.join(close)}?"
     listed = ", ".join(choices[:most]) + (", ..." if len(choices) > most else "")

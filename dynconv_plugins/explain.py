@@ -18,13 +18,15 @@ class _Watching:
     __name__ = "watching"
 
     def __init__(self) -> None:
-        self.seen: list[Problem] = []
+        self.entered: list[str] = []
+        self.seen: list[tuple[str, Problem]] = []
 
     def supports(self, problem: Problem) -> str | None:
         return None
 
     def run(self, x, weight, attention, problem: Problem):
-        self.seen.append(problem)
+        # A model may also call `dynamic_conv` itself, in no operator.
+        self.seen.append((self.entered.pop() if self.entered else "dynamic_conv", problem))
         with force(None):
             return choose_backend(problem).run(x, weight, attention, problem)
 
@@ -42,9 +44,8 @@ def explain_backends(model: nn.Module, input_size: Sequence[int]) -> str:
     """
     lines = []
     watching = _Watching()
-    names: list[str] = []
     handles = [
-        op.register_forward_pre_hook(lambda _m, _i, name=name: names.append(name))
+        op.register_forward_pre_hook(lambda m, _i, name=name: watching.entered.append(name or type(m).__name__))
         for name, op in operators_in(model).items()
     ]
     # Of buffers those too that checkpoints do not hold; as they are, for some are exchanged and not changed.
@@ -63,7 +64,7 @@ def explain_backends(model: nn.Module, input_size: Sequence[int]) -> str:
             handle.remove()
         for module, name, value, saved in before:
             module._buffers[name] = value if value is None else value.copy_(saved)
-    for name, problem in zip(names, watching.seen, strict=True):
+    for name, problem in watching.seen:
         chosen = choose_backend(problem)
         cost = chosen.cost(problem)
         size, taps = ("x".join(map(str, sizes)) for sizes in (problem.size, problem.kernel_size))
@@ -74,5 +75,5 @@ def explain_backends(model: nn.Module, input_size: Sequence[int]) -> str:
                 continue
             reason = other.supports(problem)
             others.append(f"{name_of(other)}: {reason or f'{other.cost(problem) / cost:.1f}x the cost'}")
-        lines.append(f"{name or type(model).__name__}  {shape}:  {name_of(chosen)}  ({'; '.join(others)})")
+        lines.append(f"{name}  {shape}:  {name_of(chosen)}  ({'; '.join(others)})")
     return "\n".join(lines) or "no dynamic convolution in this model"

@@ -61,7 +61,10 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
 
     Raises:
         UnknownName: If a string is neither a placement nor matches any convolution.
+        ValueError: If it is neither a string nor callable.
     """
+    if not (isinstance(where, str) or callable(where)):
+        raise ValueError(f"where must be a placement, a regular expression or a function, got {where!r}")
     convs = convolutions(model)
     if callable(where):
         return {name: conv for name, conv in convs.items() if where(name, conv)}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 if TYPE_CHECKING:
     from .functional import Attention
@@ -19,9 +21,13 @@ def ntuple(value: int | Sequence[int], n: int, name: str) -> tuple[int, ...]:
     """Returns `value` as a tuple of `n` integers.
 
     Raises:
+        TypeError: If it is no integer and no sequence of integers.
         ValueError: If it is a sequence of another length, or negative; zero is a padding only.
     """
-    value = (value,) * n if isinstance(value, numbers.Integral) else tuple(value)
+    try:
+        value = (value,) * n if isinstance(value, numbers.Integral) else tuple(map(operator.index, value))
+    except TypeError:
+        raise TypeError(f"{name} must be an integer or {n} of them, got {value!r}") from None
     if len(value) != n:
         raise ValueError(f"{name} must be an integer or {n} of them, got {value}")
     least = 0 if name == "padding" else 1
@@ -126,7 +132,7 @@ class Problem:
         tensors = (x, weight, *(t for t in attention if t is not None))
         compiling = torch.compiler.is_compiling()
         # By torch.func, whose grad, vmap and the like know torch's operations, not ours, and no memory formats.
-        transformed = not compiling and torch._C._are_functorch_transforms_active()
+        transformed = not compiling and (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
         last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims)
         return cls(
             batch=batch,

@@ -70,7 +70,7 @@ def get(name: str) -> Operator:
     Raises:
         UnknownName: If there is none; with suggestions.
     """
-    if name not in _OPERATORS:
+    if not isinstance(name, str) or name not in _OPERATORS:
         raise UnknownName("operator", name, _OPERATORS)
     return _OPERATORS[name]
 

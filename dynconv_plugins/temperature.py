@@ -6,25 +6,42 @@ Convolution, CVPR 2020, section 3.3). It is a buffer of each operator, so checkp
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from .convert import operators_in
+from .operators.base import DynamicConv
 from .recompute import backward_pass
 
 
 def set_temperature(model: nn.Module, temperature: float) -> None:
-    """Sets the temperature of every dynamic operator in `model`.
+    """Sets the temperature of every dynamic operator in `model`; one that anneals (`anneal`) ends that.
 
     Raises:
         ValueError: If it is not positive.
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
+    for module in model.modules():
+        if hasattr(module, "annealing"):
+            module.annealing = None
     for operator in operators_in(model).values():
         operator.set_temperature(temperature)
+
+
+def has_learned(operator: DynamicConv) -> bool:
+    """Whether an operator is any other than `load_static` leaves it: equal kernels under a neutral attention.
+
+    Trained attention is used to its temperature, and would forget at another; what was converted from a static network
+    computes the same at any.
+    """
+    neutral = copy.deepcopy(operator.attention)
+    neutral.neutralise()
+    pairs = zip(neutral.state_dict().values(), operator.attention.state_dict().values(), strict=True)
+    return not all(torch.equal(a, b) for a, b in pairs) or bool((operator.stacked != operator.stacked[:1]).any())
 
 
 @dataclass(frozen=True)
@@ -50,7 +67,9 @@ class LinearTemperature:
 def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int = 1000) -> nn.Module:
     """Makes `model` lower its own temperature, one step a training forward: for trainers that have no callbacks.
 
-    The counter is a buffer, ``annealing_step``, so resuming continues where training was.
+    The counter is a buffer, ``annealing_step``, so resuming continues where training was. In evaluation too the
+    temperature is the one that the counter tells: an average of the weights (timm's ``ModelEmaV3``) averages the
+    temperatures as well, but copies the counter. ``ModelEmaV2`` does not: call `set_temperature` on its model.
 
     Args:
         model: A model with dynamic operators; given a forward pre-hook. One that anneals already starts anew.
@@ -58,16 +77,18 @@ def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int =
         steps: Training forwards to go from one to the other.
 
     Raises:
-        ValueError: If `steps` is not positive.
+        ValueError: If `steps` is not positive, or the model has no memory yet (meta device).
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    model.annealing = LinearTemperature(float(start), float(end), steps)
     device = next(model.parameters()).device
+    if device.type == "meta":
+        raise ValueError("the model is on the meta device: anneal it after to_empty(), which would lose the counter")
+    set_temperature(model, start)
+    model.annealing = LinearTemperature(float(start), float(end), steps)
     model.register_buffer("annealing_step", torch.zeros((), dtype=torch.long, device=device))
     if _lower not in model._forward_pre_hooks.values():  # annealed before: it starts again
         model.register_forward_pre_hook(_lower)
-    set_temperature(model, start)
     return model
 
 
@@ -76,10 +97,17 @@ def _lower(model: nn.Module, _inputs) -> None:
     # A module-level function, not a bound method: copies of the model then count for themselves. Tensor arithmetic,
     # not the schedule's Python numbers: a compiled model must not be compiled again for every step.
     # Activation checkpointing repeats a forward, which has been counted; its temperature is still there.
-    if not model.training or backward_pass() >= 0:
-        return
     schedule = model.annealing
+    if schedule is None or backward_pass() >= 0 or not (model.training or _may_write()):
+        return
     part = (model.annealing_step / schedule.epochs).clamp(max=1.0)
     for operator in operators_in(model).values():
         operator.set_temperature(schedule.start + (schedule.end - schedule.start) * part)
-    model.annealing_step += 1
+    if model.training:
+        model.annealing_step += 1
+
+
+def _may_write() -> bool:
+    """Whether a forward for evaluation may set buffers: no trace that is kept, and no transform of a function."""
+    kept = torch.jit.is_tracing() or torch.compiler.is_exporting()
+    return not kept and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())

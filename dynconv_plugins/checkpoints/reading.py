@@ -40,10 +40,10 @@ def unwrap(content: Any, own: Collection[str] = ()) -> dict[str, Tensor]:
     other = next(
         (f"'{key}' is of type {type(value).__name__}" for key, value in found.items() if not _is_entry(key, value)), ""
     )
-    if other or not found:
-        raise UserError(f"not a state dict: {other or 'it is empty'}")
     # The one entry of torch's AveragedModel that is not under its prefix.
     weights = {key: value for key, value in found.items() if key != "n_averaged" or key in own}
+    if other or not weights:
+        raise UserError(f"not a state dict: {other or 'it is empty'}")
     while prefix := next((p for p in _PREFIXES if all(k.startswith(p) for k in weights)), None):
         if any(key.startswith(prefix) for key in own):
             break

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..functional import Attention
 from .base import DynamicConv
-from .heads import PooledNorm, Tempered, bottleneck, reset_mixing
+from .heads import Tempered, bottleneck, normed, reset_mixing
 from .sampling import SAMPLINGS, sampled_patches
 
 SEED = 0  # of the positions used outside training
@@ -37,7 +37,7 @@ class A2D2CAttention(Tempered):
         options = {"device": conv.weight.device, "dtype": conv.weight.dtype}
         hidden = bottleneck(conv.out_channels, reduction, 16)
         self.squeeze = nn.Linear(conv.out_channels, hidden, bias=False, **options)
-        self.norm = PooledNorm(hidden, **options)
+        self.norm = nn.BatchNorm1d(hidden, **options)
         self.head = nn.Linear(hidden, conv.num_kernels, **options)
         self.reset_parameters()
 
@@ -52,7 +52,7 @@ class A2D2CAttention(Tempered):
 
     def forward(self, p: Tensor) -> Attention:
         """Local features ``[B, C_out, sets]`` to the kernel attention ``[B, K]``."""
-        z = F.relu(self.norm(self.squeeze(p.mT).flatten(0, 1)))
+        z = F.relu(normed(self.norm, self.squeeze(p.mT).flatten(0, 1)))
         pi = self.cooled(self.head(z)).softmax(1)
         return Attention(kernel=pi.unflatten(0, (-1, p.shape[2])).mean(1))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..functional import Attention
 from .base import STATIC, DynamicConv
-from .heads import PooledNorm, pooled
+from .heads import normed, pooled
 
 _POOL = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
@@ -82,8 +82,9 @@ class DCDAttention(nn.Module):
         """``[B, C_in, *S]`` to the diagonal and the mixing matrix."""
         cells = pooled(x) if self.grid == 1 else _POOL[self.dims](x, self.grid).flatten(1)
         z = F.relu(self.squeeze(cells))
+        # Twice the hard sigmoid, whose gradient torch cannot differentiate again.
         mixing = self.mixing(z).unflatten(1, (self.latent, self.latent))
-        return DCDFactors(output=2 * F.hardsigmoid(self.scale(z)), mixing=mixing)
+        return DCDFactors(output=(self.scale(z) / 3 + 1).clamp(0, 2), mixing=mixing)
 
 
 class _DCD(DynamicConv):
@@ -116,7 +117,7 @@ class _DCD(DynamicConv):
         options = {"device": self.weight.device, "dtype": self.weight.dtype}
         self.attention = DCDAttention(self, latent, grid)
         self.q = nn.Linear(self.in_channels, latent, bias=False, **options)
-        self.norm1, self.norm2 = PooledNorm(latent, **options), PooledNorm(latent, **options)
+        self.norm1, self.norm2 = nn.BatchNorm1d(latent, **options), nn.BatchNorm1d(latent, **options)
         self.p = nn.Linear(latent, self.out_channels, bias=False, **options)
         for layer in (self.q, self.p):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="linear")
@@ -134,8 +135,8 @@ class _DCD(DynamicConv):
     def convolve(self, x: Tensor, attention: DCDFactors, kernels: Tensor | None = None) -> Tensor:
         """The scaled static convolution and the low-rank residual."""
         y = super().convolve(x, Attention(output=attention.output), kernels)
-        q = self.norm1(F.conv1d(self._middle(x, y).flatten(2), self.q.weight[..., None]))
-        residual = F.conv1d(self.norm2(attention.mixing.to(q.dtype) @ q) + q, self.p.weight[..., None])
+        q = normed(self.norm1, F.conv1d(self._middle(x, y).flatten(2), self.q.weight[..., None]))
+        residual = F.conv1d(normed(self.norm2, attention.mixing.to(q.dtype) @ q) + q, self.p.weight[..., None])
         return y + residual.reshape(y.shape).to(y.dtype)
 
     def frozen(self, attention: DCDFactors) -> nn.Module:

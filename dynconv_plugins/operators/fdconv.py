@@ -138,6 +138,12 @@ class _FDConv(DynamicConv):
             self.bands = self._bands().to(self.bands.device)
         return self
 
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        """Loads; with ``assign=True`` that is how weights leave the meta device, and the bands go with them."""
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.bands.device != self.weight.device:
+            self.bands = self._bands().to(self.weight.device)
+
 
 class FDConv1d(_FDConv):
     __doc__ = _FDConv.__doc__

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,20 +21,26 @@ def pooled(x: Tensor) -> Tensor:
     return x.sum(dims) / math.prod(x.shape[2:])
 
 
-class PooledNorm(nn.BatchNorm1d):
+def normed(norm: nn.Module, x: Tensor) -> Tensor:
     """Batch norm of pooled features that also trains on a single value per channel.
 
     One value has no variance, so a batch of one is normalised with the running statistics and leaves them alone. The
-    published code of ODConv crashes there (its issues 11, 23 and 35).
+    published code of ODConv crashes there (its issues 11, 23 and 35). A function, and not a norm of its own: what
+    trainers exchange a batch norm for (``SyncBatchNorm.convert_sync_batchnorm``) does the same.
 
-    Shape:
-        ``[B, C]`` or ``[B, C, L]``.
+    Args:
+        norm: ``nn.BatchNorm1d``, or the ``nn.SyncBatchNorm`` made of it.
+        x: ``[B, C]`` or ``[B, C, L]``.
     """
+    if norm.training and x.shape[0] == 1 and x.shape[2:].numel() == 1 and not _shared(norm):
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+    return norm(x)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] == 1 and x.shape[2:].numel() == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps)
-        return super().forward(x)
+
+def _shared(norm: nn.Module) -> bool:
+    """Whether other processes have values too."""
+    together = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return isinstance(norm, nn.SyncBatchNorm) and together
 
 
 class Tempered(nn.Module):

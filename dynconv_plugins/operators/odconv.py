@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..functional import Attention
 from .base import DynamicConv
-from .heads import PooledNorm, Tempered, bottleneck, pooled
+from .heads import Tempered, bottleneck, normed, pooled
 
 
 class ODConvAttention(Tempered):
@@ -48,7 +48,7 @@ class ODConvAttention(Tempered):
         )
         hidden = bottleneck(conv.in_channels, reduction, min_channels)
         self.squeeze = nn.Linear(conv.in_channels, hidden, bias=False, **options)
-        self.norm = PooledNorm(hidden, **options)
+        self.norm = nn.BatchNorm1d(hidden, **options)
         self.heads = nn.Linear(hidden, sum(self.sizes), **options)
         self.reset_parameters()
 
@@ -75,7 +75,7 @@ class ODConvAttention(Tempered):
 
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the four factors."""
-        z = F.relu(self.norm(self.squeeze(pooled(x))))
+        z = F.relu(normed(self.norm, self.squeeze(pooled(x))))
         gates, a = self.cooled(self.heads(z)).split((sum(self.sizes[:3]), self.sizes[3]), 1)
         c, f, s = gates.sigmoid().split(self.sizes[:3], 1)
         return Attention(

@@ -67,10 +67,16 @@ class _ORConv(DynamicConv):
         self.turns = self._turns()
         return self
 
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        """Loads; with ``assign=True`` that is how weights leave the meta device, and the matrices go with them."""
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.turns is not None and self.turns.device != self.weight.device:
+            self.turns = self._turns()
+
     @property
     def kernels(self) -> Tensor:
         """The rotated kernels, ``[R, C_out, C_in / groups, *kernel_size]``, or the one that they come down to."""
-        return self.stacked if self.turns is None else turned(self.weight, self.turns)
+        return self.stacked if self.turns is None else turned(self.weight, self.turns.to(self.weight.dtype))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, rotations={self.rotations}, pool='{self.pool}'"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import logging
 import warnings
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import nn
 import dynconv_plugins as dc
 from dynconv_plugins.checkpoints.reading import read
 from dynconv_plugins.errors import UnknownName, UserError
-from dynconv_plugins.operators.base import DynamicConv
+from dynconv_plugins.temperature import has_learned
 
 from .data import mixes
 from .resume import check_arch
@@ -79,20 +78,12 @@ def make_temperature(args: argparse.Namespace, model: nn.Module) -> dc.LinearTem
     if not operators or args.model_kwargs.get("anneal_steps"):
         return None
     loaded = args.pretrained or args.pretrained_path or args.initial_checkpoint
-    if loaded and args.temperature_epochs is None and any(map(_has_learned, operators)):
+    if loaded and args.temperature_epochs is None and any(map(has_learned, operators)):
         now = operators[0].attention.temperature.item()
         _logger.info(f"trained attention keeps its temperature, {now:g}; --temperature-epochs N would anneal it")
         return None
     falling = min(10.0, args.epochs / 2) if args.temperature_epochs is None else args.temperature_epochs
     return dc.LinearTemperature(args.temperature_start, args.temperature_end, falling) if falling > 0 else None
-
-
-def _has_learned(operator: DynamicConv) -> bool:
-    """Whether an operator is any other than `load_static` leaves it: equal kernels under a neutral attention."""
-    neutral = copy.deepcopy(operator.attention)
-    neutral.neutralise()
-    pairs = zip(neutral.state_dict().values(), operator.attention.state_dict().values(), strict=True)
-    return not all(torch.equal(a, b) for a, b in pairs) or bool((operator.stacked != operator.stacked[:1]).any())
 
 
 def make_loss(args: argparse.Namespace) -> nn.Module:

@@ -138,6 +138,8 @@ def train(args: argparse.Namespace) -> int:
     from .recipes import RECIPES
     from .train import run
 
+    if not 0 <= args.seed < 2**31:
+        raise UserError(f"--seed lies in 0..2147483647, not {args.seed}")
     if args.recipe not in RECIPES:
         raise UnknownName("recipe", args.recipe, RECIPES)
     if args.operator:
@@ -168,8 +170,8 @@ def train(args: argparse.Namespace) -> int:
     )
     try:
         device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
+        torch.empty(0, device=device).cpu()  # which one without memory ("meta") cannot do
+    except (RuntimeError, AssertionError, NotImplementedError):
         raise UserError(f"no device '{args.device}' here; leave --device out to use what there is") from None
     name = "-".join(filter(None, (args.arch, args.operator, "static" if args.static else "", args.dataset)))
     split = f"{args.folds}folds" if args.folds else "official"

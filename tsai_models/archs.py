@@ -14,8 +14,11 @@ from tsai.models.ResNet import ResNet
 from tsai.models.utils import build_ts_model
 
 import dynconv_plugins as dc
+from dynconv_plugins import registry
 from dynconv_plugins.errors import UnknownName, UserError
+from dynconv_plugins.placement import select
 
+from .blind import blind
 from .nets import Net1_CNN, Net1_DCNN, Net2_CNN, Net2_DCNN
 from .options import checked, refuse_head, split
 
@@ -55,6 +58,14 @@ class _Dynamic:
         super().__init__(c_in, c_out, **kwargs)
         dc.dynamize(self, operator, where=where or PLACEMENTS[self.host], keep_weights=keep_weights, **own)
         self.head_nf, self.c_out, self.seq_len = self.fc.in_features, c_out, seq_len
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """As any module does; a new `head`, as tsai's ``change_model_head`` sets it, takes the place of the old one."""
+        if name == "head":
+            name, *rest = self.tail
+            for old in rest:
+                setattr(self, old, nn.Identity())
+        super().__setattr__(name, value)
 
     # Properties, not submodules: a second registration would store each parameter twice in a state dict.
     @property
@@ -112,7 +123,8 @@ class DynamicArch:
         arch: A tsai architecture or its name.
         operator: A name of the registry.
         where: As :func:`dynconv_plugins.dynamize` takes it; by default, for tsai's FCN, ResNet and InceptionTime, as in
-            :class:`ODConvFCN` and its like, and for others the operator's placement.
+            :class:`ODConvFCN` and its like, and for others the operator's placement without the convolutions that read
+            the raw series (see :func:`tsai_models.blind.blind`).
         keep_weights: As there.
         **operator_args: ``num_kernels``, ``reduction``, ...
 
@@ -143,17 +155,29 @@ class DynamicArch:
             if "custom_head" in str(e):
                 refuse_head(self.__name__, kwargs)
             raise
-        for module in model.modules():
-            # TCN's convolutions are weight-normalised; a dynamic kernel is one of several, and is taken as it is.
-            with contextlib.suppress(ValueError):
-                nn.utils.remove_weight_norm(module)
+        without_weight_norm(model)
         try:
-            return dc.dynamize(model, self.operator, self.where, keep_weights=self.keep_weights, **self.operator_args)
+            where = self._placement(model, *args, **kwargs) if self.where is None else self.where
+            return dc.dynamize(model, self.operator, where, keep_weights=self.keep_weights, **self.operator_args)
         except ValueError as e:
             raise UserError(f"{self.__name__}: {e}") from e
 
+    def _placement(self, model: nn.Module, c_in: int, _c_out: int = 0, seq_len: int | None = None, **_):
+        """The operator's, without what is blind to the series unless all of it is."""
+        chosen = select(model, registry.get(self.operator).where)
+        seeing = chosen.keys() - blind(model, c_in, seq_len)
+        return lambda name, _module: name in (seeing or chosen)
+
     def __repr__(self) -> str:
         return f"DynamicArch({self.__name__}, {self.operator!r})"
+
+
+def without_weight_norm(model: nn.Module) -> nn.Module:
+    """Takes weight norms out, in place (TCN's): a dynamic kernel is one of several, and is taken as it is."""
+    for module in model.modules():
+        with contextlib.suppress(ValueError):
+            nn.utils.remove_weight_norm(module)
+    return model
 
 
 class Arch(NamedTuple):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 from fastai.callback.core import Callback
-from fastai.learner import ValueMetric
+from fastai.callback.tracker import TrackerCallback
+from fastai.learner import Learner, ValueMetric
 from tqdm.auto import tqdm
 
 import dynconv_plugins as dc
@@ -48,6 +50,28 @@ class TemperatureCallback(Callback):
     def after_epoch(self) -> None:
         if self.counts:
             self.trained_epochs = self.base + self.epoch + 1
+
+
+def annealing_epochs(learn: Learner, epochs: int) -> int:
+    """For how many of the next `epochs`, all but one at most, the temperature of the learner's model falls."""
+    cools = any(hasattr(op.attention, "temperature") for op in dc.operators_in(learn.model).values())
+    schedules = [cb.schedule for cb in learn.cbs if isinstance(cb, TemperatureCallback)]
+    # A schedule of somebody's own need not have an end.
+    falling = max((math.ceil(getattr(s, "epochs", 0)) for s in schedules), default=0) if cools else 0
+    return min(falling, epochs - 1)
+
+
+class TrackFrom(Callback):
+    """Rests fastai's trackers (best weights, plateau, early stopping) before epoch `first`, counted from 0."""
+
+    def __init__(self, first: int) -> None:
+        super().__init__()
+        self.first = first
+
+    def before_epoch(self) -> None:
+        for cb in self.learn.cbs:
+            if isinstance(cb, TrackerCallback):
+                cb.run = self.epoch >= self.first
 
 
 class _EpochMean(ValueMetric):
@@ -114,21 +138,27 @@ class EpochBar(Callback):
 
     def __init__(self, label: str, disable: bool | None = None) -> None:
         super().__init__()
-        self.label, self.disable = label, disable
+        self.label, self.disable, self.bar = label, disable, None
 
     def before_fit(self) -> None:
-        # Epochs are few: each is drawn, however soon after the last (mininterval would drop some).
-        self.bar = tqdm(
-            total=self.n_epoch, desc=self.label, unit="epoch", leave=False, disable=self.disable, mininterval=0
-        )
+        self.run = not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds")
+
+    def before_train(self) -> None:
+        # Not before: fastai announces validation and prediction as fits too. Epochs are few: each is drawn, however
+        # soon after the last (mininterval would drop some).
+        if self.bar is None:
+            total, label = self.n_epoch, self.label
+            self.bar = tqdm(total=total, desc=label, unit="epoch", leave=False, disable=self.disable, mininterval=0)
 
     def after_epoch(self) -> None:
+        if self.bar is None:
+            return
         # The recorder's log ends in values for the metrics' names; its own last name is the time, added later.
         shown = zip(self.recorder.metric_names[1:-1], self.recorder.log[1:], strict=False)
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in shown if value is not None}, refresh=False)
         self.bar.update()
 
     def after_fit(self) -> None:
-        self.bar.close()
-        # A bar holds a lock and a stream: neither can be pickled by learn.export.
-        del self.bar
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None  # it holds a lock and a stream: neither can be pickled by learn.export

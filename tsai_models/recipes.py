@@ -16,6 +16,7 @@ from fastai.torch_core import distrib_barrier, rank_distrib
 
 from dynconv_plugins.errors import UnknownName, UserError
 
+from .callbacks import TrackFrom, annealing_epochs
 from .ema import EMACallback
 
 SCHEDULES = ("one-cycle", "constant", "plateau")
@@ -45,6 +46,9 @@ class Recipe:
         plateau: Epochs without progress before the ``plateau`` schedule lowers the rate.
         patience: Epochs without progress of the validation loss before training stops; 0 is never.
         best: Keep the weights of the epoch with the lowest validation loss, not those of the last one.
+
+    While a temperature falls, the network is changed from outside, and its validation loss with it: `plateau`,
+    `patience` and `best` count from the first epoch after that.
     """
 
     epochs: int = 60
@@ -77,8 +81,8 @@ class Recipe:
         if min(self.augment, self.mixup, self.differences) < 0:
             raise UserError("augment, mixup and differences are not negative")
 
-    def callbacks(self) -> list[Callback]:
-        """Those of one fit."""
+    def callbacks(self, first: int = 0) -> list[Callback]:
+        """Those of one fit; trackers pay no attention to the epochs before `first`."""
         cbs: list[Callback] = []
         if self.mixup:
             cbs.append(MixUp(self.mixup))
@@ -90,7 +94,7 @@ class Recipe:
             cbs.append(ReduceLROnPlateau(patience=self.plateau, factor=10, min_lr=1e-6))
         if self.patience:
             cbs.append(EarlyStoppingCallback(patience=self.patience))
-        return cbs
+        return [*cbs, TrackFrom(first)] if first else cbs
 
     def fit(self, learn: Learner, epochs: int | None = None) -> None:
         """Trains `learn` for `epochs`, by default the recipe's; leaves it with the weights that count.
@@ -101,6 +105,7 @@ class Recipe:
             UserError: If there was no best epoch, because no validation loss was a number.
         """
         epochs = self.epochs if epochs is None else epochs
+        first = annealing_epochs(learn, epochs)
         if self.label_smoothing:
             learn.loss_func = CrossEntropyLossFlat(label_smoothing=self.label_smoothing)
         best = Path(learn.path) / learn.model_dir / "best.pth"
@@ -108,7 +113,7 @@ class Recipe:
         try:
             # fastai's trackers print what the history says as well; standard output is for the table.
             with contextlib.redirect_stdout(io.StringIO()):
-                fit(epochs, self.lr, wd=self.weight_decay, cbs=self.callbacks())
+                fit(epochs, self.lr, wd=self.weight_decay, cbs=self.callbacks(first))
             # Each process has read the file. Of one that has failed the others would wait for ever.
             distrib_barrier()
         except FileNotFoundError as e:
@@ -119,12 +124,13 @@ class Recipe:
             if self.best and not rank_distrib():
                 best.unlink(missing_ok=True)
 
-    def kept(self, valid_losses: list[float]) -> int:
-        """Which epoch's weights count, from 1, by the validation losses of a fit's epochs."""
+    def kept(self, valid_losses: list[float], first: int = 0) -> int:
+        """Which epoch's weights count, from 1, by the validation losses of a fit's epochs, those from `first` on."""
         if not self.best:
             return len(valid_losses)
         # The first of equals, as fastai's tracker has it; what is not a number is never the best.
-        return 1 + min(range(len(valid_losses)), key=lambda i: (valid_losses[i] != valid_losses[i], valid_losses[i]))
+        watched = range(min(first, len(valid_losses) - 1), len(valid_losses))
+        return 1 + min(watched, key=lambda i: (valid_losses[i] != valid_losses[i], valid_losses[i]))
 
 
 RECIPES = {

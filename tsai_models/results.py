@@ -69,13 +69,14 @@ class Results:
 
     Attributes:
         rows: Finished runs by their number, see :class:`Run`.
+        overwrite: Whether earlier results were to be forgotten.
 
     Raises:
         UserError: If the folder holds results of another configuration, or damaged ones.
     """
 
     def __init__(self, out: Path, config: dict, overwrite: bool = False) -> None:
-        self.out, self.config = out, config
+        self.out, self.config, self.overwrite = out, config, overwrite
         self.rows: dict[int, dict] = {}
         self.history: list[dict] = []
         self.predictions: dict[str, np.ndarray] = {}

@@ -20,6 +20,7 @@ from fastai.learner import Learner
 from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
 from rich.console import Console
+from torch import nn
 from tqdm.auto import tqdm
 from tsai.data.core import TSClassification, get_ts_dls
 from tsai.data.preprocessing import TSStandardize
@@ -33,7 +34,7 @@ from dynconv_plugins.locking import sole
 from . import distributed
 from .archs import DynamicArch, build, parameters
 from .augment import transforms
-from .callbacks import BudgetCallback, EpochBar, TemperatureCallback
+from .callbacks import BudgetCallback, EpochBar, TemperatureCallback, annealing_epochs
 from .data import Series, hold_out, load, splits, with_differences
 from .job import Job
 from .recipes import Recipe
@@ -44,14 +45,26 @@ PROGRESS = "progress.csv"
 
 
 @contextlib.contextmanager
-def _building(arch) -> Iterator[None]:
+def _building(arch, *errors: type[Exception]) -> Iterator[None]:
     """Turns what a host or the engine says about arguments that do not fit into one line."""
     try:
         yield
-    except (TypeError, ValueError, AssertionError) as e:
+    except (TypeError, ValueError, AssertionError, *errors) as e:
         if isinstance(e, UserError):
             raise
         raise UserError(f"{arch.__name__} cannot be built that way: {str(e).splitlines()[0] if str(e) else e!r}") from e
+
+
+@torch.no_grad()
+def _checked(model: nn.Module, series: Series) -> int:
+    """Makes sure that a network classifies the series and can learn to; how many parameters it has."""
+    if not any(p.requires_grad for p in model.parameters()):
+        raise ValueError("it has nothing to train")
+    logits = model.eval()(torch.as_tensor(series.X[:2], dtype=torch.float32))
+    if not torch.is_tensor(logits) or logits.shape != (len(series.X[:2]), series.classes):
+        shape = list(logits.shape) if torch.is_tensor(logits) else type(logits).__name__
+        raise ValueError(f"for a batch of series it returns {shape}, and no logits [batch, {series.classes}]")
+    return parameters(model)
 
 
 def loaders(series: Series, split: tuple[list[int], ...], batch_size: int, device: torch.device, augment: float = 0.0):
@@ -108,9 +121,9 @@ def train_once(
 
     def stage(name: str, learn: Learner, n: int) -> int:
         rows = fit(learn, recipe, n, label if name == "main" else f"{label} ({name})", out)
-        first = len(history)
-        history.extend({"epoch": first + i, **row, "stage": name} for i, row in enumerate(rows, 1))
-        return first + recipe.kept([row["valid_loss"] for row in rows])
+        so_far = len(history)
+        history.extend({"epoch": so_far + i, **row, "stage": name} for i, row in enumerate(rows, 1))
+        return so_far + recipe.kept([row["valid_loss"] for row in rows], annealing_epochs(learn, n))
 
     with _building(arch):
         if before:
@@ -143,9 +156,9 @@ def run(job: Job, runs: int, data: str | None, out: Path, device: torch.device, 
     parts = splits(series, job.folds, runs)
     if job.recipe.holdout:
         parts = [(*hold_out(series, train, job.recipe.holdout), test) for train, test in parts]
-    with _building(arch):
+    with _building(arch, Exception):  # whatever an architecture makes of its arguments and of the series
         # Before anything is written: what cannot be built must not leave a folder behind.
-        count = parameters(build(arch, series.X.shape[1], series.classes, series.X.shape[2], **config))
+        count = _checked(build(arch, series.X.shape[1], series.classes, series.X.shape[2], **config), series)
     stored = partial(Results, out, {**described, "parameters": count}, overwrite)
     stored()  # what does not fit is said before anything is waited for
     with sole(out, "--out") if distributed.primary() else contextlib.nullcontext():
@@ -181,6 +194,7 @@ def _rest(
             tqdm.write(f"{label}: {done}", file=sys.stderr)
     except KeyboardInterrupt:
         kept = f"{len(results.rows)} of {len(numbers)} {unit}s are kept in {out}; the same command continues"
+        kept += " without --overwrite" if results.overwrite else ""
         print(f"\ninterrupted: {kept}", file=sys.stderr)
         return 130
     if not distributed.primary():

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import torch
 from fastai.learner import Learner
-from torch import nn
+from torch import Tensor, nn
 from tsai.learner import ts_learner
 from tsai.models.utils import build_ts_model
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
-from .archs import twin_of
+from .archs import DynamicArch, twin_of, without_weight_norm
 from .options import split
 
 
@@ -28,14 +28,32 @@ def from_static(dynamic: nn.Module, static: nn.Module, freeze: bool | None = Non
         dynamic: The network to fill, in place; its dynamic operators stand where the twin has convolutions.
         static: The trained twin.
         freeze: Also :func:`freeze_kernels`, so that only attention and the static layers go on learning. By default
-            unless the operators do nothing but mix kernels by weights that sum to one: of K frozen copies of one kernel
-            they would make a static convolution for ever.
+            unless nothing of an operator would learn then: `orconv` has nothing but its kernel, and those that only mix
+            kernels by weights that sum to one would make a static convolution of K frozen copies for ever.
 
     Returns:
         `dynamic`.
 
     Raises:
         UserError: If the two do not match: nothing has been copied then.
+    """
+    ours, theirs = check_twin(dynamic, static)
+    twins, operators = dict(static.named_modules()), dc.operators_in(dynamic)
+    with torch.no_grad():
+        for name, op in operators.items():
+            op.load_static(twins[name])
+        for key, value in ours.items():
+            value.copy_(theirs[key])
+    if freeze is None:
+        freeze = not any(only_mixes(op) or _is_kernel(op) for op in operators.values())
+    return freeze_kernels(dynamic) if freeze else dynamic
+
+
+def check_twin(dynamic: nn.Module, static: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Makes sure that one network is the static twin of the other; what both hold beside the operators, by name.
+
+    Raises:
+        UserError: If it is not.
     """
     operators = dc.operators_in(dynamic)
     if not operators:
@@ -59,14 +77,7 @@ def from_static(dynamic: nn.Module, static: nn.Module, freeze: bool | None = Non
             f"{type(static).__name__} is not the static twin of {type(dynamic).__name__}: "
             f"{unmatched[0]} differs" + (f", and {len(unmatched) - 1} more" if unmatched[1:] else "")
         )
-    with torch.no_grad():
-        for name, op in operators.items():
-            op.load_static(twins[name])
-        for key, value in ours.items():
-            value.copy_(theirs[key])
-    if freeze is None:
-        freeze = not any(only_mixes(op) for op in operators.values())
-    return freeze_kernels(dynamic) if freeze else dynamic
+    return ours, theirs
 
 
 @torch.no_grad()
@@ -80,6 +91,11 @@ def only_mixes(op: nn.Module) -> bool:
         return False
     total = mixture.sum(1)
     return torch.allclose(total, torch.ones_like(total), atol=1e-3)
+
+
+def _is_kernel(op: nn.Module) -> bool:
+    """Whether an operator has no parameters beyond those of a static convolution."""
+    return len(list(op.parameters())) == len(_kernels(op))
 
 
 def _kernels(op: nn.Module) -> list[nn.Parameter]:
@@ -153,10 +169,13 @@ def pretrain(
     config, twin = dict(arch_config or {}), twin_of(arch)
     theirs = {k: v for k, v in config.items() if k not in ("operator", "where", "keep_weights", "operator_args")}
     operator = config.get("operator") or getattr(arch, "operator", None) or "odconv"
+    dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
     learn = ts_learner(dls, twin, metrics=metrics, cbs=cbs, device=dls.device, **split(operator, twin, theirs)[1])
+    if isinstance(arch, DynamicArch):
+        without_weight_norm(learn.model)
+    check_twin(dynamic, learn.model)  # before anything is trained
     if fit is None:
         learn.fit_one_cycle(epochs, lr)
     else:
         fit(learn)
-    dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
     return from_static(dynamic, learn.model, freeze=freeze)

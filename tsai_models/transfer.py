@@ -67,7 +67,8 @@ def check_twin(dynamic: nn.Module, static: nn.Module) -> tuple[dict[str, Tensor]
             unmatched.append(name)
         elif (twin.bias is None) != (op.bias is None):
             unmatched.append(f"{name}.bias")
-    inside = tuple(f"{name}." for name in operators)
+    # A layer may have several names (TCN's).
+    inside = tuple(f"{name}." for name, m in dynamic.named_modules(remove_duplicate=False) if m in operators.values())
     ours = {k: v for k, v in dynamic.state_dict().items() if not k.startswith(inside)}
     theirs = {k: v for k, v in static.state_dict().items() if not k.startswith(inside)}
     unmatched += sorted(ours.keys() ^ theirs.keys())

@@ -11,13 +11,15 @@ from fastai.metrics import accuracy
 from tsai.data.core import TSClassification
 from tsai.inference import get_X_preds  # noqa: F401 - patches Learner
 from tsai.learner import ts_learner
-from tsai.models.utils import build_ts_model
+from tsai.models.layers import GAP1d
+from tsai.models.utils import build_ts_model, change_model_head
 from tsai.tslearner import TSClassifier
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UnknownName, UserError
 from tsai_models import ARCHS, DynamicArch, Net1_DCNN, ODConvFCN, ODConvInception, ODConvResNet
 from tsai_models.archs import build, find, twin_of
+from tsai_models.blind import blind
 
 OURS = sorted(ARCHS)
 DYNAMIC = sorted(name for name, arch in ARCHS.items() if arch.twin)
@@ -107,6 +109,32 @@ def test_any_tsai_architecture_trains_a_step(name, make_dls):
     with dc.record_attention(learn.model) as record:
         learn.model(torch.zeros(2, 1, 40))
     assert set(record) == set(operators) and all(record.values())
+
+
+@pytest.mark.parametrize(
+    "name, raw", [("InceptionTimePlus", "inception.0."), ("XceptionTime", "xception.0."), ("OmniScaleCNN", "net.0.")]
+)
+def test_convolutions_that_see_the_same_of_every_series_stay_static(name, raw):
+    """Those before the first nonlinearity, whatever the architecture; the model and the generator are left alone."""
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    torch.manual_seed(0)
+    network = build(find(name), 2, 3, 40)
+    drawn = torch.get_rng_state()
+    found = blind(network, 2, 40)
+    assert found and all(raw in path for path in found if "shortcut" not in path) and network.training
+    assert torch.equal(torch.get_rng_state(), drawn) and not torch.equal(drawn, before)
+    operators = dc.operators_in(build(DynamicArch(name, "odconv"), 2, 3, 40))
+    assert operators and not operators.keys() & found
+    assert blind(torch.nn.Linear(3, 3), 2) == set()
+
+
+@pytest.mark.parametrize("cls", [ODConvFCN, ODConvResNet, ODConvInception])
+def test_tsai_can_change_the_head(cls):
+    model = build(cls, 1, 3, **SMALL.get(cls.__name__, {}))
+    change_model_head(model, lambda nf, c_out, seq_len: torch.nn.Sequential(GAP1d(1), torch.nn.Linear(nf, 7)))
+    assert model(torch.randn(2, 1, 30)).shape == (2, 7)
+    assert not any(key.startswith("head") for key in model.state_dict())
 
 
 @pytest.mark.parametrize("form", ["class", "function", "instance", "dynamic"])

@@ -96,6 +96,17 @@ def test_bar_shows_the_epochs_and_leaves_the_learner_picklable(make_dls, tmp_pat
     assert "fold 3" in shown and "2/2" in shown and "valid_loss" in shown
 
 
+def test_bar_is_no_obstacle_to_what_trains_nothing(make_dls, capsys):
+    learn = ts_learner(make_dls(), ODConvFCN, layers=[8, 8, 8], metrics=accuracy, cbs=EpochBar("fold 3", disable=False))
+    with learn.no_bar(), learn.no_logging():
+        learn.validate()
+        learn.get_preds()
+        learn.lr_find(num_it=8, show_plot=False)
+        learn.fit(1)
+        learn.validate()
+    assert capsys.readouterr().err.count("1/1") == 1
+
+
 @pytest.fixture
 def hard(make_dls):
     arch_config = {"operator": "hard", "ramp": 0, "budget": 0.0, "layers": [8, 8, 8]}

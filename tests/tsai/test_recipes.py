@@ -7,11 +7,13 @@ import pytest
 import torch
 from fastai.callback.core import Callback, CancelStepException
 from torch.nn.functional import cross_entropy
+from tsai.learner import ts_learner
 from written import read
 
+import dynconv_plugins as dc
 import tsai_models.train as training
 from dynconv_plugins.errors import UserError
-from tsai_models import Net1_CNN
+from tsai_models import Net1_CNN, Net1_DCNN, TemperatureCallback
 from tsai_models.archs import build
 from tsai_models.data import Series, hold_out, load, with_differences
 from tsai_models.recipes import RECIPES, Recipe
@@ -74,6 +76,23 @@ def test_plateau_lowers_the_rate_and_patience_ends_the_training(learner, capsys)
     assert not list(learn.path.glob("*.pth"))
 
 
+def test_nothing_is_tracked_while_the_temperature_falls(make_dls):
+    """The plateau would lower the rate of the dynamic network alone, because its temperature raised the loss."""
+
+    def fitted(operator, epochs=8):
+        schedule = TemperatureCallback(dc.LinearTemperature(epochs=3.5))
+        learn = ts_learner(make_dls(), Net1_DCNN, operator=operator, cbs=[Standstill(), schedule])
+        with learn.no_bar(), learn.no_logging():
+            replace(RECIPES["study"], lr=1e-5, plateau=1, patience=2).fit(learn, epochs)
+        return [float(row[1]) for row in learn.recorder.values], learn.opt.hypers[-1]["lr"]
+
+    losses, rate = fitted("dyconv")  # no batch norm either
+    assert len(losses) == 4 + 3 and rate == pytest.approx(1e-6)
+    assert RECIPES["study"].kept([1.0, 1.0, 1.0, 1.0, 3.0, 2.0, 3.0], first=4) == 6
+    assert len(fitted("orconv")[0]) == 3  # it has no temperature
+    assert len(fitted("dyconv", epochs=2)[0]) == 2  # the last epoch counts in any case
+
+
 def test_kept_epoch_is_the_best_of_the_validation_loss(train, tmp_path, archive):
     args = ("--recipe", "study", "--lr", "0.03", "--epochs", "12", "--holdout", "0.3", "--out", "run")
     code, _, err = train(*args, "--seed", "1")
@@ -101,7 +120,8 @@ def test_twin_is_trained_by_the_same_recipe(train, tmp_path):
     results, history, _ = read(tmp_path / "run")
     assert [h["stage"] for h in history] == ["twin"] * 3 + ["main"] * 3
     main = [float(h["valid_loss"]) for h in history[3:]]
-    assert results["rows"][0]["kept_epoch"] == 4 + int(np.argmin(main))
+    # Its temperature falls for a half of the three epochs: of the first two none is kept.
+    assert results["rows"][0]["kept_epoch"] == 4 + 2 + int(np.argmin(main[2:]))
     # The dynamic network starts out as the twin's best epoch, and not as its last.
     assert results["config"]["recipe"]["best"]
 

@@ -7,11 +7,13 @@ import pytest
 import torch
 from fastai.metrics import accuracy
 from tsai.learner import ts_learner
+from tsai.models.FCN import FCN as tsai_fcn
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 from tsai_models import (
     ARCHS,
+    DynamicArch,
     Net1_CNN,
     Net1_DCNN,
     Net2_CNN,
@@ -65,6 +67,8 @@ def test_orconv_starts_from_the_twins_kernels():
     assert torch.equal(dynamic.backbone.conv1.weight, static.backbone.conv1.weight)
     x = torch.randn(3, 1, 40)
     assert not torch.allclose(dynamic.eval()(x), static.eval()(x))
+    # It has nothing but its kernel: frozen, only the head would learn, and on kernels that were not learned rotated.
+    assert all(p.requires_grad for p in dynamic.parameters())
 
 
 def test_a_frozen_task_mask_goes_on_learning():
@@ -106,6 +110,21 @@ def test_copies_stay_frozen_and_thaw():
 def test_unfrozen_on_request():
     model = from_static(build(Net1_DCNN, 1, 3), build(Net1_CNN, 1, 3), freeze=False)
     assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_twin_that_does_not_fit_is_not_trained_first(make_dls):
+    widths = iter((8, 16))  # no two networks of it are alike
+
+    def FCN(c_in, c_out):
+        return build(tsai_fcn, c_in, c_out, layers=[8, 8, next(widths)])
+
+    with pytest.raises(UserError, match="is not the static twin"):
+        pretrain(DynamicArch(FCN, "odconv"), make_dls(), 1, fit=lambda _: pytest.fail("trained"))
+
+
+def test_weight_normalised_networks_have_a_twin(make_dls):
+    model = pretrain(DynamicArch("TCN", "odconv"), make_dls(), 1, fit=lambda _: None)
+    assert dc.operators_in(model)
 
 
 def test_pretrain_is_the_whole_procedure(make_dls):

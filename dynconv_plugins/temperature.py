@@ -100,7 +100,9 @@ def _lower(model: nn.Module, _inputs) -> None:
     schedule = model.annealing
     if schedule is None or backward_pass() >= 0 or not (model.training or _may_write()):
         return
-    part = (model.annealing_step / schedule.epochs).clamp(max=1.0)
+    # In evaluation that of the last training step.
+    step = model.annealing_step if model.training else (model.annealing_step - 1).clamp(min=0)
+    part = (step / schedule.epochs).clamp(max=1.0)
     for operator in operators_in(model).values():
         operator.set_temperature(schedule.start + (schedule.end - schedule.start) * part)
     if model.training:

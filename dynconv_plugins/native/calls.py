@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from .library import Shape, Strides, library
+from .recent import recent
 
 _memory = threading.local()
 
 Factors = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
-# Up to some megabytes each for large images; a ResNet-50 has 15 at one size of its input, the same in both modes.
-@functools.lru_cache(maxsize=64)
+# A ResNet-50 has 15 at one size of its input, the same in both modes; one of 3x3 taps at 1024 x 2048 takes 150 MB.
+@recent(256 * 2**20)
 def connections(
     size: tuple[int, ...],
     out_size: tuple[int, ...],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import math
 
 import torch
@@ -13,6 +12,7 @@ from ..problem import out_size_of
 from .calls import connections
 from .library import library
 from .op import operation, rows_of
+from .recent import recent
 from .twice import convolved_depthwise, differentiable
 
 
@@ -25,7 +25,7 @@ class _Depthwise(ctypes.Structure):
     ]
 
 
-@functools.lru_cache(maxsize=64)
+@recent(256 * 2**20)
 def _neighbours(size, kernel_size, stride, padding, dilation) -> tuple[Tensor, Tensor]:
     """Which input position each tap reads for each output position, and the way back; -1 where there is none."""
     out_size = out_size_of(size, kernel_size, stride, padding, dilation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch._dynamo
+from torch import nn
 
 import dynconv_plugins as dc
 
@@ -33,3 +34,13 @@ def test_exports_with_a_dynamic_batch(kernels, size):
     op = make(kernels, size).eval()
     program = torch.export.export(op, (data(batch=2),), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
     torch.testing.assert_close(program.module()(data(batch=5)), op(data(batch=5)))
+
+
+def test_what_looks_into_a_model_looks_into_a_compiled_one():
+    model = nn.Sequential(dc.ODConv2d(3, 4, 3)).eval()
+    compiled, x = torch.compile(model, backend="eager"), torch.randn(2, 3, 6, 6)
+    compiled(x)
+    with dc.record_attention(compiled) as record:
+        compiled(x)
+    assert [len(calls) for calls in record.values()] == [1]
+    assert dc.complexity(compiled, (1, 3, 6, 6)) == dc.complexity(model, (1, 3, 6, 6))

@@ -107,6 +107,14 @@ def test_unknown_names():
         dc.dynamize(network(), "odconv", where="block")
     with pytest.raises(ValueError, match="chooses no convolution"):
         dc.dynamize(network(), "odconv", where=lambda *_: False)
+    for where in (["layer1"], 0):
+        with pytest.raises(ValueError, match="where must be a placement"):
+            dc.dynamize(network(), "odconv", where=where)
+    for operator in (None, dc.ODConv2d):
+        with pytest.raises(dc.UnknownName, match="unknown operator"):
+            dc.dynamize(network(), operator)
+    with pytest.raises(ValueError, match="bias: taken from the convolution"):
+        dc.dynamize(network(), "odconv", bias=True)
     with pytest.raises(ValueError, match="parametrised"):
         dc.dynamize(nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3)), "odconv")
 
@@ -116,6 +124,16 @@ def test_on_the_meta_device(name):
     model = nn.Sequential(nn.Conv2d(8, 6, 3, device="meta"))
     dc.dynamize(model, name, where="all")
     assert all(p.is_meta for p in model.parameters()) and model(torch.empty(2, 8, 5, 5, device="meta")).is_meta
+
+
+@pytest.mark.parametrize("name", dc.registry.names())
+def test_weights_leave_the_meta_device_by_assignment(name):
+    source = dc.registry.build(name, 2, 8, 6, 3).eval()
+    with torch.device("meta"):
+        model = dc.registry.build(name, 2, 8, 6, 3).eval()
+    model.load_state_dict(source.state_dict(), assign=True)
+    x = torch.randn(2, 8, 5, 5)
+    assert torch.equal(model(x), source(x))
 
 
 def test_a_failure_leaves_the_model_as_it_was():
@@ -137,6 +155,18 @@ def test_explaining_a_training_model_changes_nothing(operator):
         assert buffer is buffers[name][0] and torch.equal(buffer, buffers[name][1]), name
 
 
+class Tapped(nn.Module):
+    """Calls `dynamic_conv` itself, beside a network of operators."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        self.network(x)
+        return dc.dynamic_conv(x, torch.ones(1, 2, 3, 1, 1), dc.Attention())
+
+
 def test_explain_names_every_layer_and_leaves_the_model_alone():
     model = dc.dynamize(network(), "odconv4x").eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -144,6 +174,8 @@ def test_explain_names_every_layer_and_leaves_the_model_alone():
     assert [line.split()[0] for line in lines] == list(dc.operators_in(model))
     assert all("the cost" in line for line in lines)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    tapped = Tapped(model)
+    assert dc.explain_backends(tapped, (2, 3, 64, 64)).splitlines()[-1].split()[0] == "dynamic_conv"
     with dc.backend("gemm"):
         forced = dc.explain_backends(model, (2, 3, 64, 64)).splitlines()
     assert all(":  gemm  (" in line for line in forced)

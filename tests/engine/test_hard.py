@@ -145,3 +145,14 @@ def test_budget_of_other_models_is_empty():
 def test_bad_arguments(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         dc.Hard2d(8, 6, 3, **options)
+
+
+def test_replicas_of_data_parallelism_count_for_the_model():
+    op = dc.Hard2d(3, 4, 3, ramp=10).train()
+    replica = copy.copy(op)  # as DataParallel makes them: other modules, the same memory
+    replica._modules = {name: copy.copy(module) for name, module in op._modules.items()}
+    for name, module in replica._modules.items():
+        module._buffers = dict(op._modules[name]._buffers)
+    replica(torch.randn(2, 3, 6, 6))
+    assert dc.budget(op)["budget_loss"] == dc.budget(replica)["budget_loss"]
+    assert [m.step.item() for m in op.modules() if isinstance(m, Budget)] == [1]

@@ -14,6 +14,7 @@ from dynconv_plugins.native.calls import connections
 from dynconv_plugins.native.depthwise import native_depthwise
 from dynconv_plugins.native.library import unavailable
 from dynconv_plugins.native.op import native
+from dynconv_plugins.native.recent import recent
 from dynconv_plugins.problem import Problem
 
 pytestmark = pytest.mark.skipif(
@@ -227,11 +228,16 @@ def test_types_must_agree():
 def test_index_tables_do_not_pile_up():
     """What images of ever other sizes leave behind."""
     weight = torch.randn(1, 2, 2, 3, 3)
-    connections.cache_clear()
+    connections.kept.clear()
     with dc.backend("native"):
         for size in range(40, 140):
             dc.dynamic_conv(torch.randn(1, 2, size, 40), weight, dc.Attention(), padding=1)
-    assert connections.cache_info().currsize <= 64
+    assert len(connections.kept) == 100
+    tables = recent(1000)(lambda n: (torch.zeros(n, dtype=torch.uint8),))
+    first = tables(400)
+    assert tables(500) and tables(400) is first and tables(300)
+    assert len(tables(1001)[0]) == 1001
+    assert list(tables.kept) == [(400,), (300,)]  # the one asked for the longest ago has gone
 
 
 def test_chosen_for_common_shapes():

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import definitions
 import pytest
-from battery import Battery
+import torch
+from battery import Battery, build, data
+from torch import nn
 
 import dynconv_plugins as dc
 
@@ -48,3 +52,21 @@ def test_nothing_is_left_out():
 def test_operators_of_one_kernel_take_no_more(name):
     with pytest.raises(TypeError, match="num_kernels"):
         dc.registry.build(name, 2, 8, 6, 3, num_kernels=4)
+
+
+def test_sizes_that_are_no_integers_are_named():
+    for size in ((3.7, 3.7), 3.0, "3"):
+        with pytest.raises(TypeError, match="kernel_size must be an integer or 2 of them"):
+            dc.ODConv2d(3, 8, size)
+
+
+@pytest.mark.parametrize("name", ["odconv", "a2d2c", "dcd"])
+def test_synchronised_norms_train_on_a_batch_of_one_too(name):
+    """What trainers make of every batch norm; one value in one process has no variance."""
+    op, x = build(name, kernel_size=1, padding=0).float(), data(batch=1, size=1).float()
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(op))
+    assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.modules())
+    torch.manual_seed(0)
+    want = op(x)
+    torch.manual_seed(0)
+    assert torch.equal(converted(x), want)

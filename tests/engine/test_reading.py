@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from dynconv_plugins.checkpoints.reading import unwrap
+from dynconv_plugins.errors import UserError
 
 
 def test_torchs_averaged_model():
@@ -22,3 +24,8 @@ def test_a_count_of_the_models_own_stays():
     assert "n_averaged" in unwrap(net.state_dict(), own=net.state_dict())
     averaged = AveragedModel(net)
     assert list(unwrap(averaged.state_dict())) == list(net.state_dict())
+
+
+def test_a_count_alone_is_nothing():
+    with pytest.raises(UserError, match="it is empty"):
+        unwrap({"n_averaged": torch.tensor(0)})

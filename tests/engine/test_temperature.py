@@ -6,10 +6,12 @@ import copy
 
 import pytest
 import torch
+from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import dynconv_plugins as dc
+from dynconv_plugins.temperature import has_learned
 
 
 def network() -> nn.Module:
@@ -98,3 +100,41 @@ def test_annealing_anew_starts_again_at_the_same_speed():
     assert temperatures(model) == {9.0} and model.annealing_step == 0
     model(x), model(x)
     assert temperatures(model) == {5.0} and model.annealing_step == 2
+
+
+def test_an_averaged_model_is_evaluated_at_the_temperature_reached():
+    """An average over the buffers would leave it near the first."""
+    model = dc.anneal(network(), 30.0, 1.0, steps=4)
+    average, x = ModelEmaV3(model, decay=0.999), torch.randn(2, 3, 9, 9)
+    for _ in range(6):
+        model(x)
+        average.update(model)
+    assert min(temperatures(average.module)) > 29
+    average.module.eval()(x)
+    assert temperatures(average.module) == {1.0} and average.module.annealing_step == 6
+    exported = torch.export.export(average.module, (x,))
+    torch.testing.assert_close(exported.module()(x), average.module(x))
+
+
+def test_setting_the_temperature_ends_the_annealing():
+    model, x = dc.anneal(network(), 30.0, 1.0, steps=4), torch.randn(2, 3, 9, 9)
+    model(x)
+    dc.set_temperature(model, 7.0)
+    model(x), model.eval()(x)
+    assert temperatures(model) == {7.0} and model.annealing_step == 1
+
+
+def test_a_model_without_memory_is_not_annealed():
+    with torch.device("meta"):
+        model = network()
+    with pytest.raises(ValueError, match="to_empty"):
+        dc.anneal(model)
+
+
+def test_has_learned():
+    static = nn.Conv2d(3, 4, 3)
+    fresh = dc.dynamize(copy.deepcopy(static), "odconv4x")
+    assert not has_learned(fresh) and has_learned(dc.ODConv2d(3, 4, 3))
+    with torch.no_grad():
+        fresh.attention.heads.bias[0] = 1.0
+    assert has_learned(fresh)

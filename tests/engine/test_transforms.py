@@ -6,9 +6,11 @@ import pytest
 import torch
 from battery import build, data
 from torch import fx, nn
+from torch.autograd import forward_ad
 from torch.func import functional_call, grad, vmap
 
 import dynconv_plugins as dc
+from dynconv_plugins.budget import Budget
 from dynconv_plugins.native.library import unavailable
 
 NAMES = pytest.mark.parametrize("name", dc.registry.names())
@@ -60,3 +62,28 @@ def test_feature_extractor():
     net = nn.Sequential(build("odconv"), nn.ReLU(), build("dyconv", in_channels=6)).eval()
     found = extraction.create_feature_extractor(net, {"0": "first", "2": "last"})(data())
     assert torch.equal(found["first"], net[0](data())) and torch.equal(found["last"], net(data()))
+
+
+@pytest.mark.parametrize("name", [n for n in dc.registry.names() if n != "hard"])  # its gradient is another by design
+def test_forward_mode_derivatives(name):
+    op, x, direction = build(name).double().eval(), data().double(), torch.randn_like(data()).double()
+    with forward_ad.dual_level():
+        got = forward_ad.unpack_dual(op(forward_ad.make_dual(x, direction))).tangent
+    step = 1e-6
+    want = (op(x + step * direction) - op(x - step * direction)) / (2 * step)
+    torch.testing.assert_close(got, want, atol=1e-6, rtol=1e-5)
+
+
+def test_second_derivatives_of_every_attention():
+    for name in dc.registry.names():
+        op, x = build(name).double().eval(), data().double().requires_grad_()
+        (first,) = torch.autograd.grad(op(x).sin().sum(), x, create_graph=True)
+        first.square().sum().backward()
+        assert x.grad.isfinite().all(), name
+
+
+def test_gradients_of_hard_attention_in_training():
+    op, x = build("hard").train(), data()
+    parameters = dict(op.named_parameters())
+    grad(lambda p: functional_call(op, p, (x,)).sum())(parameters)
+    assert all(module.step == 0 for module in op.modules() if isinstance(module, Budget))

@@ -118,6 +118,7 @@ def fold(
         UserError: If the model has no dynamic operator, or a loader is empty or yields something else, or
             `validation` can be read only once.
     """
+    model = getattr(model, "_orig_mod", model)  # compiled code would not see who watches
     operators = operators_in(model)
     if not operators:
         raise UserError(f"no dynamic convolution in this {type(model).__name__}: there is nothing to fold")

@@ -44,3 +44,4 @@ def test_what_looks_into_a_model_looks_into_a_compiled_one():
         compiled(x)
     assert [len(calls) for calls in record.values()] == [1]
     assert dc.complexity(compiled, (1, 3, 6, 6)) == dc.complexity(model, (1, 3, 6, 6))
+    assert torch.equal(dc.fold(compiled, [x])[0](x), dc.fold(model, [x])[0](x))

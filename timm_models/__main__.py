@@ -11,7 +11,7 @@ from dynconv_plugins.errors import UserError, run_cli
 _COMMANDS = """commands:
   run SCRIPT.py ARGS...   run a script of timm (train, validate, benchmark, onnx_export, ...) with these models
   train DATA ARGS...      train with timm's parts, no checkout of timm needed; train --help lists the flags
-  list [PATTERN...]       names of these models, or those that match, e.g. 'resnet*'
+  list [PATTERN...]       names of these models, or those that match, e.g. odconv or 'resnet*'
 """
 
 
@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         from .train.cli import main as train
 
         return train(options.arguments)
+    if options.arguments[:1] in (["-h"], ["--help"]):
+        _parser().print_help()
+        return None
     if options.command == "run":
         from .run import run_script
 
@@ -43,7 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int | None:
 def _list(patterns: Sequence[str]) -> int | None:
     from . import list_models
 
-    names = sorted({name for pattern in patterns or ("*",) for name in list_models(pattern)})
+    asked = [pattern if set(pattern) & set("*?[") else f"*{pattern}*" for pattern in patterns]
+    names = sorted({name for pattern in asked or ("*",) for name in list_models(pattern)})
     if not names:
         raise UserError(f"no model here matches {' '.join(patterns)}: 'python -m timm_models list' prints all")
     sys.stdout.writelines(f"{name}\n" for name in names)

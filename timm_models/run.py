@@ -46,12 +46,15 @@ def as_user_error(error: RuntimeError) -> UserError | None:
     text = str(error)
     if match := re.fullmatch(r"Unknown model \((.*)\)", text):
         return UnknownName("model", match[1], timm.list_models())
+    if match := re.match(r"Invalid pretrained tag \((.*)\) for (\S+?)\.?$", text):
+        return UserError(f"{match[2]} has no weights with the tag '{match[1]}': give the name without it")
     if match := re.match(r"Error\(s\) in loading state_dict for \w+:\s*(.*)", text):
         first = match[1] if len(match[1]) <= 160 else match[1][:160] + "..."
         return UserError(f"the checkpoint is of another model, or made with other --model-kwargs: {first}")
     if match := re.match(r"No pretrained weights exist for (\S+)\. ", text):
         return UserError(
-            f"{match[1]} comes without weights: name trained ones with --checkpoint, or as --model local-dir:FOLDER"
+            f"{match[1]} comes without weights: name trained ones with --checkpoint (train.py: --initial-checkpoint), "
+            "or as --model local-dir:FOLDER"
         )
     if match := re.match(r"Found 0 images in subfolders of (\S+)\. ", text):
         return UserError(f"found no images in subfolders of {match[1]}: one folder a class is expected there")

@@ -72,6 +72,14 @@ def _there(path: Path, size: int) -> bool:
 
 
 def _entries(archive: Path) -> Iterator[tuple[str, int, Callable[[], BinaryIO]]]:
+    for name, size, open_entry in _files(archive):
+        # macOS packs what its Finder knows of a file beside it, under a name that is otherwise the file's own.
+        path = PurePosixPath(name)
+        if "__MACOSX" not in path.parts and not path.name.startswith("._"):
+            yield name, size, open_entry
+
+
+def _files(archive: Path) -> Iterator[tuple[str, int, Callable[[], BinaryIO]]]:
     with _damage_reported(archive):
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as z:

@@ -101,7 +101,10 @@ class Preparation:
 
     def _records(self) -> dict:
         try:
-            return json.loads((self.out / RECORD).read_text())
+            records = json.loads((self.out / RECORD).read_text())
+            if isinstance(records, dict) and all(isinstance(record, dict) for record in records.values()):
+                return records
+            raise ValueError("not a record of each data set")
         except FileNotFoundError:
             return {}
         except (ValueError, UnicodeDecodeError):

@@ -52,8 +52,9 @@ def subject(
         weights, trained = _stored(checkpoint)
         if trained.get("model", name) != name:
             raise UserError(f"checkpoint {checkpoint} is of {trained['model']}, not {name}")
-        options = {**(trained.get("model_kwargs") or {}), **options}
-        options.setdefault("num_classes", _classes(timm, name, weights))
+        built = {"in_chans": _channels(trained), "global_pool": trained.get("gp")}
+        built["num_classes"] = _classes(timm, name, weights)
+        options = {**built, **(trained.get("model_kwargs") or {}), **options}
     torch.manual_seed(0)  # so that an untrained network is the same one every time
     try:
         model = timm.create_model(name, **{k: v for k, v in options.items() if v is not None}).eval()
@@ -64,7 +65,7 @@ def subject(
     must_be_dynamic(model, name, f"; try {name}_odconv" if timm.is_model(f"{name}_odconv") else "")
     if weights is not None:
         fill(model, weights, checkpoint, name)
-    x, shown = _seen(model, shot, trained, pixels)
+    x, shown = _seen(model, shot, {**trained, "in_chans": options.get("in_chans")}, pixels)
     said = f"weights: {checkpoint}" if checkpoint else "weights: random, as initialised"
     return Subject(model, x, shown, f"{name}, {image.name}", said)
 
@@ -81,6 +82,11 @@ def _stored(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     return weights, dict(trained) if isinstance(trained, Mapping) else {}
 
 
+def _channels(trained: Mapping[str, Any]) -> int | None:
+    """Of the input in a training of timm's; None where its arguments do not say."""
+    return trained.get("in_chans") or (trained.get("input_size") or (None,))[0]
+
+
 def _classes(timm, name: str, weights: Mapping[str, torch.Tensor]) -> int | None:
     """As many as the classifier in the weights has; None if it is not there."""
     cfg = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -89,14 +95,18 @@ def _classes(timm, name: str, weights: Mapping[str, torch.Tensor]) -> int | None
 
 
 def _seen(model, shot, trained: Mapping[str, Any], pixels: int | None):
-    from timm.data import create_transform, resolve_data_config
+    from timm.data import create_transform
 
-    kept = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode", "img_size")
-    config = resolve_data_config({k: trained[k] for k in kept if trained.get(k)}, model=model)
+    from timm_models.inputs import data_config, image_mode
+
+    kept = ("mean", "std", "interpolation", "crop_pct", "crop_mode", "input_size", "img_size")
+    channels = _channels(trained) or 3
+    if channels not in (1, 3):
+        raise UserError(f"the network looks at images of {channels} channels, and this command at those of 1 or 3")
+    config = data_config({k: trained[k] for k in kept if trained.get(k)}, model, channels)
     if pixels is not None:
-        config["input_size"] = (config["input_size"][0], pixels, pixels)
-    if config["input_size"][0] == 1:
-        shot = shot.convert("L")
+        config["input_size"] = (channels, pixels, pixels)
+    shot = shot.convert(image_mode(trained.get("input_img_mode"), channels))
     x = create_transform(**config)(shot)[None]
     return x, denormalised(x, config["mean"], config["std"])
 

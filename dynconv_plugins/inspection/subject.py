@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checkpoints.differences import compare
+from ..checkpoints.differences import compare, with_own_counter
 from ..convert import operators_in
 from ..errors import UserError
 
@@ -67,7 +67,9 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path, name: str)
     Raises:
         UserError: If a key is missing, unknown or of another shape.
     """
-    missing, unknown, shapes = compare(model.state_dict(), weights)
+    own = model.state_dict()
+    weights = with_own_counter(own, weights)
+    missing, unknown, shapes = compare(own, weights)
     said = [
         f"{len(keys)} {what} (first: {next(iter(keys))})"
         for keys, what in ((missing, "keys missing"), (unknown, "unknown"), (shapes, "of another shape"))
@@ -75,7 +77,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], path: Path, name: str)
     ]
     if said:
         raise UserError(f"checkpoint {path} does not fit {name}: {', '.join(said)}")
-    model.load_state_dict(dict(weights))
+    model.load_state_dict(weights)
 
 
 def cell(folder: Path) -> tuple[dict[str, Any], nn.Module, list[str]]:

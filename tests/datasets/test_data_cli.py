@@ -95,8 +95,9 @@ def test_out_that_cannot_be_used(fails, tmp_path):
     assert "Not a directory" in line
 
 
-def test_damaged_record(pristine, fails, tmp_path):
-    (tmp_path / "dataset.json").write_text("{")
+@pytest.mark.parametrize("text", ["{", "[]", '{"tiny-imagenet": []}'])
+def test_damaged_record(text, pristine, fails, tmp_path):
+    (tmp_path / "dataset.json").write_text(text)
     assert "dataset.json is damaged; delete it" in fails("data", "tiny-imagenet", pristine, "--out", tmp_path)
 
 

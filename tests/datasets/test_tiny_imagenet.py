@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,22 @@ def as_image_folder(tiny: Path, to: Path) -> Path:
     return tiny_imagenet.prepare(tiny, to / "organised")
 
 
+def as_zip_of_macos(tiny: Path, to: Path) -> Path:
+    """What its Finder makes: a second entry beside each file, and a tree of its own that comes last."""
+    archive = as_zip(tiny, to)
+    with zipfile.ZipFile(archive, "a") as z:
+        for name in [n for n in z.namelist() if not n.endswith("/")]:
+            folder, _, file = name.rpartition("/")
+            z.writestr(f"__MACOSX/{folder}/._{file}", b"of the Finder")
+        z.writestr("tiny-imagenet-200/val/images/._val_0.JPEG", b"of the Finder")
+    return archive
+
+
 SOURCES = {
     "folder": lambda tiny, to: tiny,
     "parent": lambda tiny, to: tiny.parent,
     "zip": as_zip,
+    "zip of macOS": as_zip_of_macos,
     "shards": as_shards,
     "organised": as_image_folder,
 }

@@ -23,6 +23,7 @@ from dynconv_plugins.cli import run
 from dynconv_plugins.errors import UnknownName, UserError
 from dynconv_plugins.inspection.canvas import MOST
 from dynconv_plugins.inspection.draw import draw, leading, plt
+from dynconv_plugins.inspection.images import subject
 from dynconv_plugins.inspection.layers import explain
 from dynconv_plugins.inspection.summary import as_json
 
@@ -181,6 +182,27 @@ def test_the_command_with_a_checkpoint(tmp_path, image, capsys):
     assert {len(e["factors"]["kernel"]["values"]) for e in record["layers"]} == {2}
     chances = [entry["probability"] for entry in record["prediction"]]
     assert chances == sorted(chances, reverse=True) and sum(chances) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("given", "built", "channels"),
+    [
+        ({"in_chans": 1, "img_size": 32}, {"in_chans": 1}, 1),
+        ({"input_size": [1, 32, 32]}, {"in_chans": 1}, 1),
+        ({"input_size": [3, 32, 32], "gp": "catavgmax"}, {"global_pool": "catavgmax"}, 3),
+        ({"input_size": [3, 32, 32]}, {"anneal_steps": 5}, 3),
+    ],
+    ids=["in_chans", "input_size", "gp", "annealed itself"],
+)
+def test_a_network_is_built_as_it_was_trained(tmp_path, image, given, built, channels):
+    model = timm.create_model("mobilenetv2_050_odconv", num_classes=7, **built)
+    torch.save({"state_dict": model.state_dict(), "args": given}, tmp_path / "last.pth.tar")
+    looked = subject("mobilenetv2_050_odconv", image, tmp_path / "last.pth.tar")
+    assert looked.x.shape == (1, channels, 32, 32) and looked.shown.shape == (32, 32, 3)
+    assert looked.model(looked.x).shape == (1, 7)
+    expected = Image.open(image).convert("L" if channels == 1 else "RGB")
+    mean = np.asarray(expected, np.float32).mean() / 255
+    assert looked.shown.mean() == pytest.approx(mean, abs=0.05)
 
 
 def test_an_untrained_network_is_the_same_every_time(tmp_path, image, capsys):

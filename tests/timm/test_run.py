@@ -98,6 +98,7 @@ def test_unknown_model_is_one_line_with_suggestions(script):
             "unknown model argument 'kernels'; did you mean",
         ),
         (["--model", "resnet18_odconv4"], "unknown model 'resnet18_odconv4'; did you mean"),
+        (["--model", "resnet18_odconv.foo"], "resnet18_odconv has no weights with the tag 'foo'"),
     ],
 )
 def test_bad_names_come_with_suggestions(script, arguments, says):
@@ -112,7 +113,10 @@ def test_bad_names_come_with_suggestions(script, arguments, says):
             "Error(s) in loading state_dict for ResNet:\n\tsize mismatch for fc.weight: 3, 5.\n\tmore",
             "fc.weight: 3, 5.$",
         ),
-        ("No pretrained weights exist for resnet18_odconv. Use `pretrained=False`.", "resnet18_odconv comes without"),
+        (
+            "No pretrained weights exist for resnet18_odconv. Use `pretrained=False`.",
+            r"resnet18_odconv comes without .*--checkpoint \(train.py: --initial-checkpoint\)",
+        ),
         ("Found 0 images in subfolders of data. Supported image extensions are .png", "subfolders of data:"),
     ],
 )
@@ -143,6 +147,8 @@ def test_a_scripts_own_failure_is_its_own(tmp_path):
 def test_lists_names(capsys):
     main(["list", "resnet18_*"])
     assert {"resnet18_odconv", "resnet18_odconv4x"} <= set(capsys.readouterr().out.split())
+    main(["list", "odconv"])
+    assert {"resnet18_odconv", "mobilenetv2_050_odconv4x"} <= set(capsys.readouterr().out.split())
     with pytest.raises(UserError, match=r"no model here matches vit\*"):
         main(["list", "vit*"])
 
@@ -151,6 +157,9 @@ def test_usage(capsys):
     with pytest.raises(SystemExit) as left:
         main(["--help"])
     assert left.value.code == 0 and "run SCRIPT.py" in capsys.readouterr().out
+    for command_ in ("run", "list"):
+        main([command_, "--help"])
+        assert "run SCRIPT.py" in capsys.readouterr().out
     with pytest.raises(SystemExit) as left:
         main(["walk"])
     assert left.value.code == 2

@@ -14,10 +14,12 @@ import timm
 import torch
 from training import DYNAMIC, SMALL, assert_same_run, command, environment, load, make_folder
 
+import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.locking import sole
 from timm_models.train.checkpoint import write
 from timm_models.train.cli import main
+from timm_models.train.resume import load_weights
 
 FLAGS = (*DYNAMIC, *SMALL, "--batch-size", 4, "--epochs", 3, "--lr", 0.02, "--model-ema", "--recovery-interval", 2)
 
@@ -130,6 +132,16 @@ def test_going_back_sets_later_checkpoints_aside(folder: Path, finished: Path, c
     train(folder, "--output", copy.parent, "--experiment", copy.name, "--resume", back)
     assert_same_run(finished, copy)
     assert (copy / "superseded" / "checkpoint-2.pth.tar").exists()
+
+
+def test_weights_of_a_model_that_annealed_itself(finished: Path) -> None:
+    path = finished / "last.pth.tar"
+    weights = load(path)["state_dict"]
+    model = timm.create_model(DYNAMIC[1], num_classes=3, small_stem=True, channels=(8, 16, 16, 32))
+    load_weights(model, {**weights, "annealing_step": torch.tensor(5)}, path)
+    load_weights(dc.anneal(model, steps=9), weights, path)
+    load_weights(model, {**weights, "annealing_step": torch.tensor(5)}, path)
+    assert model.annealing_step == 5
 
 
 def test_resume_into_another_folder(folder: Path, finished: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,37 @@ def complaint(*args: object) -> str:
         (("--aa", "nonsense"), "augmentation flags"),
         (("--resume", "nowhere.pth.tar"), "no checkpoint nowhere.pth.tar"),
         (("--initial-checkpoint", "nowhere.pth.tar"), "checkpoint nowhere.pth.tar does not exist"),
-        (("--temperature-start", 0), "--temperature-start and --temperature-end must be positive"),
-        (("--temperature-end", -1), "--temperature-start and --temperature-end must be positive"),
+        (("--temperature-start", 0), "--temperature-start must be positive"),
+        (("--temperature-start", "inf"), "--temperature-start must be positive, and finite, not inf"),
+        (("--temperature-end", -1), "--temperature-end must be positive"),
         (("--seed", 2**32), "--seed must be below"),
         (("--temperature-epochs", -1), "--temperature-epochs must not be negative"),
         (("--start-epoch", -1), "--start-epoch must not be negative"),
         (("--config", "tiny_imagenet_46"), "did you mean tiny_imagenet_64"),
         (("--mean", 0.5, 0.5), "--mean and --std"),
+        (("--scale", 0.5), "--scale: expected 2 arguments"),
+        (("--ratio", 1.5, 0.5), "--ratio takes a smaller and a larger number above 0, not 1.5 0.5"),
+        (("--cutmix-minmax", 0.2), "--cutmix-minmax: expected 2 arguments"),
+        (("--cutmix-minmax", 0.8, 0.2), "--cutmix-minmax takes a smaller and a larger share"),
+        (("--interpolation", "foo"), "--interpolation: invalid choice: 'foo'"),
+        (("--validation-batch-size", -1), "--validation-batch-size must be at least 1, not -1"),
+        (("--smoothing", 2), "--smoothing must be at least 0 and below 1, not 2.0"),
+        (("--drop", 2), "--drop must be at least 0 and below 1"),
+        (("--drop-path", 2), "--drop-path must be at least 0 and below 1"),
+        (("--hflip", 2), "--hflip must be between 0 and 1"),
+        (("--crop-pct", -1), "--crop-pct must be positive"),
+        (("--input-size", 3, 0, 0), "--input-size must be channels, height and width, not 3 0 0"),
+        (("--sched", "step", "--decay-epochs", 0), "--decay-epochs must be positive"),
+        (("--opt", "adamw", "--opt-betas", 0.9), "--opt adamw takes more than 1 --opt-betas"),
+        (("--model", "dla46_c", "--grad-checkpointing"), "dla46_c cannot recompute activations"),
+        (("--device-modules", "no_such_module"), "--device-modules no_such_module: No module named"),
+        (("--torchcompile", "foo"), "--torchcompile foo: Invalid backend"),
+        ((*DYNAMIC, "features_only=True"), "leave features_only out of --model-kwargs"),
+        (("--in-chans", 1, "--input-size", 3, 32, 32), "--in-chans 1, but --input-size has 3 channels"),
+        (("--in-chans", 2), "images of 2 channels: say which with --input-img-mode"),
+        (("--in-chans", 4, "--input-img-mode", "RGB"), "--input-img-mode RGB has 3 channels, not 4: give --in-chans 3"),
+        (("--input-img-mode", "grey"), "--input-img-mode grey is not a mode of PIL's"),
+        (("--pretrained-path", "nowhere.pth"), "checkpoint nowhere.pth does not exist"),
     ],
 )
 def test_flags(folder: Path, tmp_path: Path, flags: tuple, said: str) -> None:
@@ -66,7 +91,8 @@ def test_flags(folder: Path, tmp_path: Path, flags: tuple, said: str) -> None:
         ("epochs: many", "epochs must be of type int, not 'many'"),
         ("epochs:", "epochs has no value"),
         ("lr: [1, 2]", "lr takes one value"),
-        ("scale: 0.5", "scale takes a list"),
+        ("scale: 0.5", "scale takes 2 values"),
+        ("lr_noise: 0.5", "lr_noise takes a list"),
         ("input_size: [3, 64]", "input_size takes 3 values"),
         ("amp: 1", "amp must be true or false"),
         ("eval_metric: accuracy", "must be one of 'top1'"),
@@ -100,10 +126,12 @@ def test_recipes_are_found_by_name() -> None:
     assert small.input_size == [3, 64, 64] and small.model_kwargs == {"small_stem": True} and small.model_ema
 
 
-def test_data_folders(folder: Path, tmp_path: Path) -> None:
+def test_data_folders(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flags = ("--model", "resnet10t", *SMALL, "--output", tmp_path / "out")
     assert "no data:" in complaint(*flags)
     assert "no data folder" in complaint(tmp_path / "missing", *flags)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert "cannot open split 'train' of hfds/foo: " in complaint(folder, *flags, "--dataset", "hfds/foo")
     (tmp_path / "empty").mkdir()
     assert "no images for split 'train'" in complaint(tmp_path / "empty", *flags)
     shutil.copytree(folder / "train", tmp_path / "flat" / "train")

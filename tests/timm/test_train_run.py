@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from timm_models.train import data
 from timm_models.train.args import parse
 from timm_models.train.budgets import budgets_in, match_scale
 from timm_models.train.cli import main
+from timm_models.train.job import Job
 from timm_models.train.state import Progress
 from timm_models.train.world import World
 
@@ -105,8 +107,10 @@ def test_a_run_learns_and_records(folder: Path, tmp_path: Path) -> None:
     assert float(rows[0]["lr"]) > float(rows[-1]["lr"])
     out = tmp_path / "x"
     assert list(out.glob("events.out.tfevents*"))
-    best = max(rows, key=lambda row: float(row["eval_top1"]))
-    assert load(out / "model_best.pth.tar")["metric"] == float(best["eval_top1"])
+    best = max(rows[4:], key=lambda row: float(row["eval_top1"]))  # before, the temperature falls
+    best_state = load(out / "model_best.pth.tar")
+    assert (best_state["epoch"], best_state["metric"]) == (int(best["epoch"]), float(best["eval_top1"]))
+    assert "metric" not in load(out / "checkpoint-3.pth.tar")
 
     # halfway through epoch 0 of 4 it is not yet 1; after epoch 3 it is, on the average too
     def temperatures(name: str, key: str) -> set[float]:
@@ -167,25 +171,31 @@ def test_the_budget_is_scaled_like_the_loss(batches_per_update: int) -> None:
     match_scale([], None, 4)
 
 
-def test_plateau_and_early_stopping(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("model", "first"), [("resnet18_static", 0), ("resnet18_odconv", 4)])
+def test_plateau_and_early_stopping(folder: Path, tmp_path: Path, model: str, first: int) -> None:
     # Too high a rate: the validation loss goes up and down. What follows from it is worked out again here.
     rows = train(
-        folder, tmp_path, "--epochs", 20, "--lr", 0.5, "--min-lr", 0.004, "--sched", "plateau", "--patience-epochs", 0,
-        "--decay-rate", 0.5, "--eval-metric", "loss", "--early-stop", 3,
+        folder, tmp_path, "--model", model, "--temperature-epochs", 3.5, "--epochs", 20, "--lr", 0.5,
+        "--min-lr", 0.004, "--sched", "plateau", "--patience-epochs", 0, "--decay-rate", 0.5,
+        "--eval-metric", "loss", "--early-stop", 3,
     )  # fmt: skip
     losses = [float(row["eval_loss"]) for row in rows]
     lr, best, rates = 0.5, float("inf"), []
-    for loss in losses:
+    for epoch, loss in enumerate(losses):
         rates.append(lr)
+        if epoch < first:
+            continue  # the temperature falls
         if loss < best * (1 - 1e-4):
             best = loss
         else:
             lr = max(lr / 2, 0.004)
     assert [float(row["lr"]) for row in rows] == pytest.approx(rates)
     assert rates[-1] < rates[0]
+    losses = losses[first:]
     stale = [len(losses[:n]) - 1 - losses.index(min(losses[:n])) for n in range(1, len(losses) + 1)]
     assert all(s < 3 for s in stale[:-1]) and (stale[-1] == 3 or len(rows) == 20)
-    assert load(tmp_path / "x" / "model_best.pth.tar")["metric"] == min(losses)
+    best_state = load(tmp_path / "x" / "model_best.pth.tar")
+    assert (best_state["epoch"], best_state["metric"]) == (first + losses.index(min(losses)), min(losses))
 
 
 def test_patience_counts_from_the_first_best() -> None:
@@ -196,6 +206,23 @@ def test_patience_counts_from_the_first_best() -> None:
     for name, values in (("loss", [math.nan, 2.0, 1.0]), ("top1", [math.nan, 1.0, 2.0])):
         history = [{"epoch": n, "train": {"loss": 1.0}, "eval": {name: x}} for n, x in enumerate(values)]
         assert Progress(history=history).best(name)["epoch"] == 2 and Progress(history=history).stale(name) == 0
+    assert progress.best("loss", 2)["epoch"] == 3 and progress.stale("loss", 2) == 0 and progress.stale("loss", 4) == 0
+
+
+@pytest.mark.parametrize(
+    ("schedule", "anneal_steps", "first"),
+    [(None, 0, 0), (dc.LinearTemperature(epochs=2.5), 0, 3), (dc.LinearTemperature(), 0, 7), (None, 9, 3)],
+)
+def test_the_metric_counts_once_the_temperature_is_down(
+    schedule: dc.LinearTemperature | None, anneal_steps: int, first: int
+) -> None:
+    model = dc.dynamize(torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3)), "odconv", "all")
+    if anneal_steps:
+        dc.anneal(model, steps=anneal_steps)
+    job = SimpleNamespace(
+        temperature=schedule, model=model, train_loader=range(4), args=SimpleNamespace(total_epochs=8)
+    )
+    assert Job.first_watched.fget(job) == first
 
 
 def test_epochs_between_validations_and_none_at_all(folder: Path, tmp_path: Path) -> None:
@@ -204,6 +231,20 @@ def test_epochs_between_validations_and_none_at_all(folder: Path, tmp_path: Path
     rows = train(folder / "train", tmp_path / "b", "--epochs", 1, "--val-split", "")
     assert list(rows[0]) == ["epoch", "train_loss", "lr"]
     assert (tmp_path / "b" / "x" / "model_best.pth.tar").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--in-chans", 1),
+        ("--input-size", 1, 32, 32, "--no-prefetcher", "--rotate", 5),
+        ("--in-chans", 4, "--input-img-mode", "CMYK"),
+    ],
+)
+def test_images_of_other_channels(folder: Path, tmp_path: Path, flags: tuple) -> None:
+    train(folder, tmp_path, "--epochs", 1, *flags)
+    channels = flags[1]
+    assert load(tmp_path / "x" / "last.pth.tar")["state_dict"]["conv1.weight"].shape[1] == channels
 
 
 def test_compiled_and_channels_last(folder: Path, tmp_path: Path) -> None:

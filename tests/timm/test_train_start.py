@@ -68,6 +68,37 @@ def test_a_damaged_file_is_one_line(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flag", ["--initial-checkpoint", "--pretrained-path"])
+def test_weights_without_attention_are_refused(tmp_path: Path, flag: str) -> None:
+    static = static_weights(tmp_path / "static.pth")
+    source = load(static)["state_dict"]
+    torch.save({k: v for k, v in source.items() if not k.startswith("layer3.0.bn1")}, tmp_path / "part.pth")
+    converted(static, tmp_path / "whole.safetensors")
+    (tmp_path / "bad.pth").write_bytes(b"no checkpoint")
+
+    def made(model: str, name: str, *more: str) -> nn.Module:
+        words = ("data", "--model", model, *DYNAMIC[2:], *more, flag, tmp_path / name)
+        return make_model(parse([*map(str, words)]), 5 if flag == "--pretrained-path" else 3)
+
+    for model, name, said in (
+        ("resnet18_odconv", "static.pth", f"has no attention: 'dynconv convert {static} --model resnet18_odconv --out"),
+        ("resnet18_odconv4x", "static.pth", f"has no attention: 'dynconv convert {static} --model resnet18_odconv4x"),
+        ("resnet18_odconv", "part.pth", "does not fit resnet18_odconv: "),
+        (
+            "resnet18_static",
+            "part.pth",
+            r"4 tensors missing \(first: layer3.0.bn1.weight\)",
+        ),
+        ("resnet18_odconv", "bad.pth", "bad.pth is damaged"),
+    ):
+        with pytest.raises(UserError, match=said) as caught:
+            made(model, name)
+        assert "\n" not in str(caught.value)
+    for words in (("resnet18_odconv", "whole.safetensors", "anneal_steps=5"), ("resnet18_orconv", "static.pth")):
+        model = made(*words)
+        assert torch.equal(model.conv1.weight, source["conv1.weight"])
+
+
+@pytest.mark.parametrize("flag", ["--initial-checkpoint", "--pretrained-path"])
 def test_trained_attention_keeps_its_temperature(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, flag: str
 ) -> None:

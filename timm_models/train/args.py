@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,44 @@ import yaml
 from dynconv_plugins.errors import UnknownName, UserError, suggest
 
 from .flags import KeyValues, add_flags
+
+# Checked before anything is made, for the values that are given: what they must, and whose they are.
+_RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
+    (
+        "be at least 1",
+        lambda value: value >= 1,
+        (
+            *("batch_size", "validation_batch_size", "grad_accum_steps", "epochs", "val_interval", "checkpoint_hist"),
+            *("log_interval", "lr_base_size", "recount", "img_size", "in_chans"),
+        ),
+    ),
+    (
+        "not be negative",
+        lambda value: value >= 0,
+        (
+            *("seed", "workers", "start_epoch", "temperature_epochs", "warmup_epochs", "cooldown_epochs"),
+            *("patience_epochs", "early_stop", "recovery_interval", "mixup", "cutmix", "mixup_off_epoch"),
+        ),
+    ),
+    (
+        "be positive, and finite",
+        lambda value: 0 < value < math.inf,
+        ("decay_epochs", "decay_rate", "crop_pct", "lr_cycle_mul", "temperature_start", "temperature_end"),
+    ),
+    (
+        "be between 0 and 1",
+        lambda value: 0 <= value <= 1,
+        (
+            *("hflip", "vflip", "color_jitter_prob", "grayscale_prob", "gaussian_blur_prob", "reprob"),
+            *("mixup_prob", "mixup_switch_prob", "model_ema_decay"),
+        ),
+    ),
+    (
+        "be at least 0 and below 1",
+        lambda value: 0 <= value < 1,
+        ("smoothing", "drop", "drop_path", "drop_block"),
+    ),
+)
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -68,19 +107,23 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _check(args: argparse.Namespace) -> None:
-    positive = ("batch_size", "grad_accum_steps", "epochs", "val_interval", "checkpoint_hist", "log_interval")
-    for name in positive:
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
     if not args.data_dir:
         raise UserError("no data: give the folder that holds the splits, e.g. train data/tiny --model resnet18_odconv")
-    for name in ("seed", "workers", "start_epoch", "temperature_epochs"):
-        if (getattr(args, name) or 0) < 0:
-            raise UserError(f"--{name.replace('_', '-')} must not be negative")
+    for must, good, names in _RANGES:
+        for name in names:
+            value = getattr(args, name)
+            if value is not None and not good(value):
+                raise UserError(f"--{name.replace('_', '-')} must {must}, not {value}")
+    for name in ("scale", "ratio"):
+        low, high = getattr(args, name) or (1, 1)
+        if not 0 < low <= high < math.inf:
+            raise UserError(f"--{name} takes a smaller and a larger number above 0, not {low:g} {high:g}")
+    if args.cutmix_minmax and not 0 <= args.cutmix_minmax[0] < args.cutmix_minmax[1] <= 1:
+        raise UserError("--cutmix-minmax takes a smaller and a larger share of the image's side, between 0 and 1")
+    if args.input_size and min(args.input_size) < 1:
+        raise UserError(f"--input-size must be channels, height and width, not {' '.join(map(str, args.input_size))}")
     if args.seed >= 2**31:
         raise UserError(f"--seed must be below 2**31, not {args.seed}")  # NumPy takes 32 bits; each rank adds its own
-    if not min(args.temperature_start, args.temperature_end) > 0:
-        raise UserError("--temperature-start and --temperature-end must be positive")
     if (args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax) and args.batch_size % 2:
         raise UserError(f"mixup and cutmix need an even --batch-size, not {args.batch_size}")
     if args.sched == "plateau" and args.sched_on_updates:

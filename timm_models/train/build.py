@@ -16,10 +16,13 @@ from timm.scheduler import create_scheduler_v2, scheduler_kwargs
 from torch import nn
 
 import dynconv_plugins as dc
-from dynconv_plugins.checkpoints.reading import read
+from dynconv_plugins.checkpoints.differences import compare
+from dynconv_plugins.checkpoints.reading import read, unwrap
 from dynconv_plugins.errors import UnknownName, UserError
 from dynconv_plugins.temperature import has_learned
 
+from .. import list_models
+from ..inputs import input_channels
 from .data import mixes
 from .resume import check_arch
 
@@ -30,32 +33,40 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
     """Makes the model on the CPU.
 
     Raises:
-        UserError: For an unknown model (with suggestions), unknown or wrong ``--model-kwargs``, weights there are not.
+        UserError: For an unknown model (with suggestions), unknown or wrong ``--model-kwargs``, weights that are not
+            there or lack what the model has.
     """
     name = args.model
     if ":" not in name and not timm.is_model(name.partition(".")[0]):
         raise UnknownName("model", name, timm.list_models())
-    if args.initial_checkpoint:
-        content = read(args.initial_checkpoint)
-        if isinstance(content, dict):  # weights alone do not say whose they are: timm finds out
-            check_arch(content, Path(args.initial_checkpoint), name)
-    extra = dict(args.model_kwargs)
-    if args.pretrained_path:
-        extra["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
+    if args.model_kwargs.get("features_only"):
+        raise UserError("a classifier is trained here: leave features_only out of --model-kwargs")
+    start = {path: read(path) for path in (args.initial_checkpoint, args.pretrained_path) if path}
+    content = start.get(args.initial_checkpoint)
+    if isinstance(content, dict):  # weights alone do not say whose they are
+        check_arch(content, Path(args.initial_checkpoint), name)
+    options = {
+        "in_chans": input_channels(args),
+        "num_classes": num_classes,
+        "drop_rate": args.drop,
+        "drop_path_rate": args.drop_path,
+        "drop_block_rate": args.drop_block,
+        "global_pool": args.gp,
+        "bn_momentum": args.bn_momentum,
+        "bn_eps": args.bn_eps,
+    }
     try:
+        for path, content in start.items():
+            _check_attention(content, path, name, {**options, **args.model_kwargs})
+        if args.pretrained_path:
+            # With a number of classes that is never the model's, timm leaves the file's classifier out.
+            options["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
         model = timm.create_model(
             name,
             pretrained=args.pretrained or bool(args.pretrained_path),
-            in_chans=args.in_chans or (args.input_size[0] if args.input_size else 3),
-            num_classes=num_classes,
-            drop_rate=args.drop,
-            drop_path_rate=args.drop_path,
-            drop_block_rate=args.drop_block,
-            global_pool=args.gp,
-            bn_momentum=args.bn_momentum,
-            bn_eps=args.bn_eps,
             checkpoint_path=args.initial_checkpoint,
-            **extra,
+            **options,
+            **args.model_kwargs,
         )
     except UserError:
         raise
@@ -63,8 +74,33 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
         kwargs = f" with {' '.join(f'{k}={v}' for k, v in args.model_kwargs.items())}" if args.model_kwargs else ""
         raise UserError(f"cannot make {name}{kwargs}: {' '.join(str(e).split())}") from e
     if args.grad_checkpointing:
-        model.set_grad_checkpointing(enable=True)
+        try:
+            model.set_grad_checkpointing(enable=True)
+        except AssertionError:
+            raise UserError(f"{name} cannot recompute activations: leave --grad-checkpointing out") from None
     return model
+
+
+def _check_attention(content: Any, path: str, name: str, options: dict[str, Any]) -> None:
+    """Raises a UserError if a file lacks more than the classifier of a model of ours: timm would leave it random."""
+    try:
+        weights = unwrap(content)
+    except UserError as e:
+        raise UserError(f"checkpoint {path}: {e}") from None
+    if name.partition(".")[0] not in list_models():
+        return  # timm may know these weights by other names
+    with torch.device("meta"):
+        model = timm.create_model(name, **{key: value for key, value in options.items() if key != "anneal_steps"})
+    missing = compare(model.state_dict(), weights).missing
+    head = f"{model.pretrained_cfg['classifier']}."
+    missing = [key for key in missing if not key.startswith(head) and not key.endswith("num_batches_tracked")]
+    operators = tuple(f"{operator}." for operator in dc.operators_in(model))
+    if not missing:
+        return
+    if all(key.startswith(operators) for key in missing) and not any(".attention." in key for key in weights):
+        advice = f"'dynconv convert {path} --model {name} --out FILE.safetensors' first, with the same --model-kwargs"
+        raise UserError(f"{path} has no attention: {advice}")
+    raise UserError(f"{path} does not fit {name}: {len(missing)} tensors missing (first: {missing[0]})")
 
 
 def make_temperature(args: argparse.Namespace, model: nn.Module) -> dc.LinearTemperature | None:
@@ -115,8 +151,20 @@ def make_optimizer(model: nn.Module, args: argparse.Namespace) -> torch.optim.Op
     """Makes timm's optimiser."""
     try:
         return create_optimizer_v2(model, **optimizer_kwargs(cfg=args), **args.opt_kwargs)
+    except IndexError:
+        raise UserError(f"--opt {args.opt} takes more than {len(args.opt_betas or ())} --opt-betas") from None
     except (AssertionError, ValueError, TypeError, KeyError) as e:
         raise UserError(f"--opt {args.opt}: {' '.join(str(e).split()) or 'not available here'}") from None
+
+
+def compile_task(task: Any, args: argparse.Namespace) -> None:
+    """Compiles the training step and the average's forward, as ``--torchcompile`` says."""
+    try:
+        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
+        if task.has_ema():
+            task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+    except RuntimeError as e:  # backends and modes that torch does not know
+        raise UserError(f"--torchcompile {args.torchcompile}: {' '.join(str(e).split())}") from None
 
 
 def make_scheduler(

@@ -113,7 +113,7 @@ class Saver(CheckpointSaver):
                 f"cannot write {dst}: {e.strerror}; {src} is intact: make room and go on with --resume auto"
             ) from None
 
-    def adopt(self, state: dict[str, Any], path: Path, place: tuple[int, int]) -> None:
+    def adopt(self, state: dict[str, Any], path: Path, place: tuple[int, int], first: int = 0) -> None:
         """Takes over the ranking of the checkpoint the run goes on from, after all else has been restored.
 
         A kill may have fallen between the writing of ``last`` and its links. An epoch's saving is therefore repeated,
@@ -124,20 +124,22 @@ class Saver(CheckpointSaver):
             state: The checkpoint's contents.
             path: Where it was read.
             place: The (epoch, update) the run goes on from.
+            first: The epoch from which checkpoints are ranked.
         """
         folder = Path(self.checkpoint_dir)
         if path.parent.resolve() == folder.resolve():
             # Before the ranking is read, which leaves out what is no longer there.
             self._set_aside(folder, place)
             self.load_state_dict({**(state.get("saver") or {}), "pending": (None, None)})
-            if self.best_epoch is not None and self.best_epoch >= place[0]:
+            if self.best_epoch is not None and not first <= self.best_epoch < place[0]:
                 self.best_epoch = self.best_metric = None
             if self.best_epoch is not None and Path(self._checkpoint_path(self.best_epoch)).exists():
                 self._duplicate(self._checkpoint_path(self.best_epoch), str(folder / f"model_best{self.extension}"))
         for left in ("tmp", "recovery_tmp"):
             (folder / f"{left}{self.extension}").unlink(missing_ok=True)
-        if state.get("metric") is not None and "trainer" in state and state["epoch"] < place[0]:
-            self.save_checkpoint(state["epoch"], state["metric"])
+        # That of an epoch, not of a place inside one.
+        if "trainer" in state and state["epoch"] < min(place[0], state["trainer"]["epoch"]):
+            self.save_checkpoint(state["epoch"], state.get("metric"))
 
     def _set_aside(self, folder: Path, place: tuple[int, int]) -> None:
         recoveries = []

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 import yaml
 from timm import utils
-from timm.data import Mixup, resolve_data_config
+from timm.data import Mixup
 from timm.layers import convert_sync_batchnorm
 from timm.models import safe_model_name
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -25,12 +25,13 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError, require
 from dynconv_plugins.locking import sole
 
+from ..inputs import data_config, input_channels
 from . import build, data
 from .args import parse
 from .budgets import budgets_in
 from .checkpoint import Saver
 from .epochs import run_epochs
-from .loop import Job, Stopped, StopRequest
+from .job import Job, Stopped, StopRequest
 from .restore import restore, start_at
 from .resume import find
 from .state import Progress
@@ -53,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not logging.root.handlers:
         utils.setup_default_logging()
     for module in args.device_modules or ():
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ImportError as e:
+            raise UserError(f"--device-modules {module}: {e}") from None
     world = join(args.device)
     if not world.primary:
         logging.disable(logging.WARNING)
@@ -91,7 +95,7 @@ def _train(args: argparse.Namespace, world: World, job: Job, folder: Path) -> in
 def _prepare(args: argparse.Namespace, world: World, stop: StopRequest, held: ExitStack) -> tuple[Job, Path]:
     """Builds everything, and only then writes anything, to a folder that is then `held`."""
     utils.random_seed(args.seed, world.rank)
-    channels = args.in_chans or (args.input_size[0] if args.input_size else 3)
+    channels = input_channels(args)
     train_set, eval_set = data.open_datasets(args, channels)
     names = data.class_names(train_set)
     num_classes = args.num_classes or (max(names.values()) + 1 if names else None)
@@ -101,7 +105,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
     model = build.make_model(args, num_classes)
     num_classes = args.num_classes = num_classes or model.num_classes
     try:
-        config = resolve_data_config(vars(args), model=model)
+        config = data_config(vars(args), model, channels)
     except AssertionError:
         raise UserError(f"--mean and --std take 1 or {channels} values") from None
     model.to(world.device)
@@ -158,9 +162,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
     elif args.start_epoch:
         start_at(job, args.start_epoch)
     if args.torchcompile:
-        task.compile(backend=args.torchcompile, mode=args.torchcompile_mode)
-        if task.has_ema():
-            task.compile_ema(backend=args.torchcompile, mode=args.torchcompile_mode)
+        build.compile_task(task, args)
     if world.distributed:
         devices = None if world.device.type == "cpu" else [world.device]
         task.prepare_distributed(device_ids=devices, **({"broadcast_buffers": False} if args.no_ddp_bb else {}))
@@ -176,6 +178,11 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
             f"{args.opt}, lr {args.lr:g}, {args.sched}, {args.total_epochs} epochs; "
             f"{world.size} x {world.device.type}; writing to {folder}"
         )
+        if job.first_watched:
+            _logger.info(
+                f"the temperature falls at first: --eval-metric counts from epoch {job.first_watched}, for the best "
+                "checkpoint, a plateau and early stopping"
+            )
     return job, folder
 
 
@@ -218,4 +225,4 @@ def _open_folder(job: Job, folder: Path, found: tuple[Path, dict] | None, held: 
     )
     if found is not None:
         path, state = found
-        job.saver.adopt(state, path, (job.progress.epoch, job.updates_done))
+        job.saver.adopt(state, path, (job.progress.epoch, job.updates_done), job.first_watched)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from dynconv_plugins.errors import UserError
 
+from ..inputs import image_mode
 from .replay import EpochSampler, PlainCollate, SeededErasing, SeededImages, SeededMixup, StrictImages
 from .seeds import Purpose, derive
 from .world import World
@@ -104,9 +105,9 @@ def _open(args: argparse.Namespace, split: str, channels: int, class_map: Any) -
             download=args.dataset_download,
             batch_size=args.batch_size,
             seed=args.seed,
-            input_img_mode=args.input_img_mode or ("RGB" if channels == 3 else "L"),
+            input_img_mode=image_mode(args.input_img_mode, channels),
         )
-    except (RuntimeError, OSError, AssertionError, ValueError, TypeError) as e:
+    except (RuntimeError, OSError, AssertionError, ValueError, TypeError, ImportError) as e:
         if str(e).startswith("Found 0 images"):
             raise UserError(f"no images for split '{split}' in {root}") from None
         raise UserError(f"cannot open split '{split}' of {args.dataset or root}: {' '.join(str(e).split())}") from None

@@ -14,7 +14,8 @@ from timm import utils
 from dynconv_plugins.errors import require
 
 from .build import plateau_state
-from .loop import Job, evaluate, lr_of, train_epoch
+from .job import Job
+from .loop import evaluate, lr_of, train_epoch
 from .restore import set_temperatures
 
 _logger = logging.getLogger("train")
@@ -43,6 +44,8 @@ def run_epochs(job: Job, folder: Path) -> None:
             row |= {"lr": lr_of(job), "budget": dict(progress.budget)}
             metric = progress.metric(row, args.eval_metric)
             progress.history.append(row)
+            if row["epoch"] < job.first_watched:
+                metric = None
             _step_schedule(job, metric)
             progress.next_epoch()
             if world.primary:
@@ -91,7 +94,7 @@ def _step_schedule(job: Job, metric: float | None) -> None:
 
 def _is_stale(job: Job) -> bool:
     patience = job.args.early_stop
-    return patience > 0 and job.progress.stale(job.args.eval_metric) >= patience
+    return patience > 0 and job.progress.stale(job.args.eval_metric, job.first_watched) >= patience
 
 
 def _open_board(job: Job, folder: Path) -> Any:
@@ -150,7 +153,7 @@ def _numbers(metrics: dict[str, float]) -> str:
 
 def _conclude(job: Job, folder: Path) -> None:
     name, progress = job.args.eval_metric, job.progress
-    best = progress.best(name)
+    best = progress.best(name, job.first_watched)
     if _is_stale(job):
         _logger.info(f"stopped early: no better {name} in {job.args.early_stop} validations")
     if best is not None:

@@ -1,7 +1,7 @@
 """The command line: timm's flag names and defaults, in timm's groups, and a few flags of our own.
 
-Left out are timm's flags for NaFlex, distillation, AugMix splits, scheduled resolutions, TorchScript and wandb: for
-those run timm's own script, ``python -m timm_models run train.py``.
+Left out are timm's flags for NaFlex, distillation, AugMix splits, scheduled resolutions and wandb: for those run timm's
+own script, ``python -m timm_models run train.py``; and those for TorchScript, which dynamic models do not support.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from timm.utils import ParseKwargs
 
 Add = Callable[..., Any]
+_RESIZING = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 
 
 class KeyValues(ParseKwargs):
@@ -45,14 +46,14 @@ def _model(add: Add) -> None:
     add("--resume", default="", metavar="PATH", help="go on from this checkpoint; 'auto': the newest of the experiment")
     add("--no-resume-opt", help="resume weights and epoch, not the optimiser")
     add("--num-classes", type=int, default=None, metavar="N", help="classes (default: as many as the data has)")
-    add("--gp", default=None, metavar="POOL", help="global pooling: fast, avg, max, avgmax or avgmaxc")
+    add("--gp", default=None, metavar="POOL", help="global pooling: fast, avg, max, avgmax or catavgmax")
     add("--img-size", type=int, default=None, metavar="N", help="image size in pixels (default: the model's)")
     add("--in-chans", type=int, default=None, metavar="N", help="input channels (default: 3)")
     add("--input-size", type=int, nargs=3, default=None, metavar="N", help="channels, height and width")
     add("--crop-pct", type=float, default=None, metavar="PCT", help="centre crop in validation, as a fraction")
     add("--mean", type=float, nargs="+", default=None, help="pixel mean")
     add("--std", type=float, nargs="+", default=None, help="pixel standard deviation")
-    add("--interpolation", default="", metavar="NAME", help="resizing in validation (default: the model's)")
+    add("--interpolation", default="", choices=("", *_RESIZING), help="resizing in validation (default: the model's)")
     add("-b", "--batch-size", type=int, default=128, metavar="N", help="images a process trains on at a time")
     add("-vb", "--validation-batch-size", type=int, default=None, metavar="N", help="same, in validation")
     add("--channels-last", help="use the channels_last memory format")
@@ -123,8 +124,8 @@ def _schedule(add: Add) -> None:
 def _augmentation(add: Add) -> None:
     add("--no-aug", help="no training augmentation")
     add("--train-crop-mode", default=None, choices=("rrc", "rkrc", "rkrr"), help="kind of random crop")
-    add("--scale", type=float, nargs="+", default=[0.08, 1.0], metavar="PCT", help="area range of the random crop")
-    add("--ratio", type=float, nargs="+", default=[3 / 4, 4 / 3], metavar="R", help="aspect range of the random crop")
+    add("--scale", type=float, nargs=2, default=[0.08, 1.0], metavar="PCT", help="area range of the random crop")
+    add("--ratio", type=float, nargs=2, default=[3 / 4, 4 / 3], metavar="R", help="aspect range of the random crop")
     add("--hflip", type=float, default=0.5, help="probability of a horizontal flip")
     add("--vflip", type=float, default=0.0, help="probability of a vertical flip")
     add("--rotate", type=float, default=0.0, metavar="DEG", help="rotate by up to so many degrees")
@@ -144,13 +145,13 @@ def _augmentation(add: Add) -> None:
     add("--recount", type=int, default=1, help="its number of boxes")
     add("--mixup", type=float, default=0.0, help="mixup alpha; on if > 0")
     add("--cutmix", type=float, default=0.0, help="cutmix alpha; on if > 0")
-    add("--cutmix-minmax", type=float, nargs="+", default=None, help="range of the box; turns cutmix on")
+    add("--cutmix-minmax", type=float, nargs=2, default=None, metavar="PCT", help="range of the box; turns cutmix on")
     add("--mixup-prob", type=float, default=1.0, help="probability of mixing a batch")
     add("--mixup-switch-prob", type=float, default=0.5, help="probability of cutmix where both are on")
     add("--mixup-mode", default="batch", choices=("batch", "pair", "elem"), help="what shares a mixing factor")
     add("--mixup-off-epoch", type=int, default=0, metavar="N", help="no mixing from this epoch on (default: 0, never)")
     add("--smoothing", type=float, default=0.1, help="label smoothing")
-    add("--train-interpolation", default="random", metavar="NAME", help="resizing: random, bilinear, bicubic")
+    add("--train-interpolation", default="random", choices=("", "random", *_RESIZING), help="resizing in training")
     add("--drop", type=float, default=0.0, metavar="P", help="dropout")
     add("--drop-path", type=float, default=None, metavar="P", help="stochastic depth")
     add("--drop-block", type=float, default=None, metavar="P", help="drop block")
@@ -189,7 +190,7 @@ def _misc(add: Add) -> None:
         "--eval-metric",
         default="top1",
         choices=("top1", "top5", "loss"),
-        help="what the best checkpoint, the plateau schedule and early stopping look at",
+        help="what the best checkpoint, the plateau schedule and early stopping look at, once the temperature is down",
     )
     add("--log-tensorboard", help="write TensorBoard logs into the experiment's folder")
 

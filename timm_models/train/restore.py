@@ -12,7 +12,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
 
 from .build import load_plateau_state
-from .loop import Job
+from .job import Job
 from .resume import check_arch, load_weights
 from .state import Progress
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from dynconv_plugins.checkpoints.differences import with_own_counter
 from dynconv_plugins.errors import UserError
 
 _logger = logging.getLogger("train")
@@ -119,6 +120,7 @@ def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -
         UserError: If names or shapes differ, e.g. because of other ``--model-kwargs`` or ``--num-classes``.
     """
     own = module.state_dict()
+    weights = with_own_counter(own, weights)
     missing, extra = own.keys() - weights.keys(), weights.keys() - own.keys()
     shapes = [k for k in own.keys() & weights.keys() if own[k].shape != weights[k].shape]
     if missing or extra or shapes:

@@ -50,17 +50,20 @@ class Progress:
         """Returns the watched metric of a row; a run without validation watches its training loss."""
         return row["eval"][name] if row["eval"] else row["train"]["loss"]
 
-    def best(self, name: str) -> dict[str, Any] | None:
-        """Returns the first row with the best value of the metric `name` (lowest loss, else highest)."""
+    def best(self, name: str, first: int = 0) -> dict[str, Any] | None:
+        """Returns the first row with the best value of the metric `name` (lowest loss, else highest).
+
+        Rows of epochs before `first` do not count.
+        """
         sign = 1 if name == "loss" else -1
 
         def rank(row: dict[str, Any]) -> tuple[bool, float]:
             value = self.metric(row, name)
             return math.isnan(value), sign * value  # what is not a number is never the best
 
-        return min(self.history, key=rank, default=None)
+        return min((row for row in self.history if row["epoch"] >= first), key=rank, default=None)
 
-    def stale(self, name: str) -> int:
-        """Returns how many validations have passed since the best one."""
-        best = self.best(name)
+    def stale(self, name: str, first: int = 0) -> int:
+        """Returns how many validations have passed since the best one, of those from epoch `first` on."""
+        best = self.best(name, first)
         return 0 if best is None else len(self.history) - 1 - self.history.index(best)

@@ -153,19 +153,18 @@ def build(record: Mapping[str, Any]) -> nn.Module:
 def load(folder: Path) -> nn.Module:
     """The network with the weights that count: the best of the validation part where the recipe stops early, else the
     last, and their average where there is one."""
-    record = _read(folder / "cell.json")
-    path, key = _kept(folder)
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        stored = torch.load(path, map_location="cpu", weights_only=True)
-    model = build(record)
+    stored = _kept(folder)
+    model = build(_read(folder / "cell.json"))
     model.load_state_dict(stored.get("state_dict_ema", stored["state_dict"]))
     return model.eval()
 
 
-def _kept(folder: Path) -> tuple[Path, bool]:
+def _kept(folder: Path) -> dict[str, Any]:
+    """The checkpoint that counts."""
     args = yaml.safe_load((folder / RUN / "args.yaml").read_text())
-    best = args["early_stop"] > 0
-    return folder / RUN / ("model_best.pth.tar" if best else "last.pth.tar"), best
+    path = folder / RUN / ("model_best.pth.tar" if args["early_stop"] > 0 else "last.pth.tar")
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def amount(record: Mapping[str, Any]) -> tuple[int, int]:
@@ -192,17 +191,12 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     np.savez_compressed(folder / "predictions.npz", truth=truth, predicted=predicted)
     names = sorted(p.name for p in (Path(record["data"]["path"]) / "test").iterdir())
     words = _read(Path(record["data"]["path"]).parent / "split.json")["words"]
-    rows = _rows(folder)
-    best = rows[-1]
-    if _kept(folder)[1]:
-        watched = yaml.safe_load((folder / RUN / "args.yaml").read_text())["eval_metric"]
-        best = (min if watched == "loss" else max)(rows, key=lambda row: row[f"eval_{watched}"])
     return {
         "score": float((truth == predicted).mean()),
         "loss": loss / len(truth),
         "per_class": {words.get(n, n): float((predicted[truth == i] == i).mean()) for i, n in enumerate(names)},
-        "epochs": len(rows),
-        "kept_epoch": int(best["epoch"]) + 1,
+        "epochs": len(_rows(folder)),
+        "kept_epoch": _kept(folder)["epoch"] + 1,
         "curve": curve(folder),
         "predictions": "predictions.npz",
     }

@@ -39,7 +39,7 @@ def pack(study: Study, path: Path) -> None:
     for root, name in names.items():
         if (root / PLAN).is_file():
             entries[f"{name}/{PLAN}"] = placeless((root / PLAN).read_text(encoding="utf-8")).encode()
-        for task in study.tasks:
+        for task in sorted({cell.task for cell in study.cells}):
             if (root / task / COSTS).is_file():
                 entries[f"{name}/{task}/{COSTS}"] = (root / task / COSTS).read_bytes()
     for cell in (c for c in study.cells if c.record):

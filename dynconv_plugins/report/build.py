@@ -16,6 +16,7 @@ from .records import Study
 from .sections import provenance, section
 from .studio import Studio
 from .summary import Answer, caveats, overview
+from .tuned import recipes
 
 
 def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
@@ -38,16 +39,16 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
         warnings.simplefilter("ignore")
         sections = [section(task, drawn, studio, pictures) for task in study.tasks.values()]
     answers = [s.answer for s in sections]
-    table = overview(answers)
+    summaries = [t for t in (recipes(list(study.tasks.values())), overview(answers)) if t is not None]
     cautions = caveats(study, {s.task.name: s.rows for s in sections})
     facts = _facts(study)
     title = " and ".join(dict.fromkeys(study.names))
     finished = sum(c.metrics is not None for c in study.cells)
     head = f"Study {title}: {finished} of {len(study.cells)} runs finished, {len(study.tasks)} tasks"
     head = head.replace("1 tasks", "1 task")
-    write_text(out / "index.html", render(sections, table, cautions, facts, study.plans, drawn, head))
-    write_text(out / "report.md", markdown(sections, table, cautions, facts))
-    for each in (table, *(t for s in sections for t in s.tables)):
+    write_text(out / "index.html", render(sections, summaries, cautions, facts, study.plans, drawn, head))
+    write_text(out / "report.md", markdown(sections, summaries, cautions, facts))
+    for each in (*summaries, *(t for s in sections for t in s.tables)):
         write_text(out / "csv" / f"{each.name}.csv", each.csv())
     pack(study, out / ARCHIVE)
     return answers

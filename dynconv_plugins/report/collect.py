@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +13,14 @@ from ..study import plan as plans
 from .places import placeless, placeless_record
 from .readings import costs, metrics
 from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task, label_of
+from .unite import Run, named, parts
+from .unstarted import leave_out
 
 PLAN, COSTS = "study.yaml", "costs.json"
 
 
 def collect(runs: Sequence[Path]) -> Study:
-    """Reads one or several studies into one; tasks of the same name are united.
+    """Reads one or several studies into one; tasks of the same name and conditions are united.
 
     Args:
         runs: Folders that ``dynconv study`` wrote.
@@ -29,45 +30,21 @@ def collect(runs: Sequence[Path]) -> Study:
     """
     study = Study(folders=list(runs), names=[])
     # A folder named twice is one folder.
-    for number, run in enumerate({run.resolve(): run for run in runs}.values()):
-        _read_run(study, run, number)
-    _leave_out(study)
+    read = [_read_run(study, run) for run in {run.resolve(): run for run in runs}.values()]
+    names, notes = named(read)
+    study.notes += notes
+    for number, run in enumerate(read):
+        for cell, said in run.cells:
+            _add(study, names[number, cell.task], cell, said)
+    for (number, folder), name in names.items():
+        _add_costs(study.tasks[name], read[number].folder, folder, number)
+    leave_out(study)
     for task in study.tasks.values():
         _same_conditions(task)
     return study
 
 
-def _leave_out(study: Study) -> None:
-    """Takes out what the plan names and nobody has started: rows of nothing hide what was measured."""
-    whole = []
-    for name, task in list(study.tasks.items()):
-        unstarted = [m for m in task.models.values() if all(c.status == MISSING for c in m.cells.values())]
-        if len(unstarted) == len(task.models):
-            del study.tasks[name]
-            whole.append(f"{name} ({len(task.cells)} {'cell' if len(task.cells) == 1 else 'cells'})")
-        elif unstarted:
-            told = _grouped(unstarted, len(task.networks))
-            study.notes.append(f"Models of the plan's task {name} that have not been started: {told}.")
-            for model in unstarted:
-                del task.models[model.key]
-    if whole:
-        study.notes.append(f"Tasks of the plan that have not been started: {', '.join(whole)}.")
-
-
-def _grouped(models: Sequence[Model], networks: int) -> str:
-    """``"hard, ODConv"``, or ``"FCN: hard; ResNet, InceptionTime: static, hard"`` where a task has several networks."""
-    labels: dict[str, list[str]] = {}
-    for model in models:
-        labels.setdefault(model.network, []).append(model.label)
-    alike: dict[str, list[str]] = {}
-    for network, names in labels.items():
-        alike.setdefault(", ".join(names), []).append(network)
-    if networks == 1:
-        return next(iter(alike))
-    return "; ".join(f"{', '.join(found)}: {names}" for names, found in alike.items())
-
-
-def _read_run(study: Study, run: Path, number: int) -> None:
+def _read_run(study: Study, run: Path) -> Run:
     if not run.is_dir():
         raise UserError(f"{run} is not a folder")
     found = {str(p.parent.relative_to(run)): p.parent for p in sorted(run.glob(f"*/*/*/{layout.CELL}"))}
@@ -79,11 +56,9 @@ def _read_run(study: Study, run: Path, number: int) -> None:
     if extra:
         verb, noun = ("is", "cell") if len(extra) == 1 else ("are", "cells")
         study.notes.append(f"{len(extra)} {noun} of {run.name} {verb} not in its plan, and shown all the same.")
-    for key, entry in planned.items():
-        _add(study, key, found.get(key), entry)
-    for key in extra or ([] if planned else found):
-        _add(study, key, found[key], None)
-    _add_costs(study, run, number)
+    cells = [(_cell(key, found.get(key)), entry.record) for key, entry in planned.items()]
+    cells += [(_cell(key, found[key]), {}) for key in (extra or ([] if planned else found))]
+    return Run(run, study.names[-1], [(cell, cell.record or said) for cell, said in cells])
 
 
 class _Planned:
@@ -97,6 +72,8 @@ class _Planned:
             "network": cell.network,
             "operator": cell.model.operator,
             "label": cell.model.label,
+            "recipe": cell.task.recipe,
+            "options": dict(cell.task.options),
         }
 
 
@@ -116,11 +93,9 @@ def _planned(study: Study, run: Path) -> dict[str, _Planned]:
     return made
 
 
-def _add(study: Study, key: str, folder: Path | None, planned: _Planned | None) -> None:
-    task_name, model_name, unit = key.split("/")
-    cell = _cell(key, folder)
-    said = cell.record or (planned.record if planned else {})
-    task = study.tasks.setdefault(task_name, Task(task_name))
+def _add(study: Study, name: str, cell: Cell, said: Mapping[str, Any]) -> None:
+    task = study.tasks.setdefault(name, Task(name))
+    model_name, unit = cell.model, cell.unit
     operator = str(said.get("operator") or model_name.rpartition("-")[2])
     label = label_of(operator, str(said.get("label") or ""))
     network = str(said.get("network") or model_name.rpartition("-")[0])
@@ -173,21 +148,20 @@ def _short(error: Exception, folder: Path) -> str:
     return placeless(" ".join(str(error).split()).replace(f"{folder}/", ""))
 
 
-def _add_costs(study: Study, run: Path, number: int) -> None:
-    for task in study.tasks.values():
-        path = run / task.name / COSTS
-        if not path.is_file():
-            continue
-        try:
-            read = costs(path, number)
-        except (OSError, ValueError, TypeError, AttributeError) as e:
-            task.notes.append(f"{COSTS} of {run.name} is damaged ({' '.join(str(e).split())}) and left out.")
-            continue
-        known = sum(m.costs is not None for m in task.models.values())
-        for name, cost in read.items():
-            # Ratios need one machine: a measurement of more models replaces one of fewer.
-            if name in task.models and (task.models[name].costs is None or len(read) > known):
-                task.models[name].costs = cost
+def _add_costs(task: Task, run: Path, folder: str, number: int) -> None:
+    path = run / folder / COSTS
+    if not path.is_file():
+        return
+    try:
+        read = costs(path, number)
+    except (OSError, ValueError, TypeError, AttributeError) as e:
+        task.notes.append(f"{COSTS} of {run.name} is damaged ({' '.join(str(e).split())}) and left out.")
+        return
+    known = sum(m.costs is not None for m in task.models.values())
+    for name, cost in read.items():
+        # Ratios need one machine: a measurement of more models replaces one of fewer.
+        if name in task.models and (task.models[name].costs is None or len(read) > known):
+            task.models[name].costs = cost
 
 
 def _same_conditions(task: Task) -> None:
@@ -196,7 +170,7 @@ def _same_conditions(task: Task) -> None:
     for what, get in (
         ("recipe", lambda r: r.get("recipe")),
         ("options", lambda r: r.get("options")),
-        ("data", lambda r: _parts(r.get("data") or {})),
+        ("data", lambda r: parts(r.get("data") or {})),
         ("git commit", _commits),
     ):
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
@@ -215,13 +189,6 @@ def _commits(record: Mapping[str, Any]) -> str | None:
     """The commits a run was made by: several if it was continued by another."""
     states = [r.get("git") or {} for r in (*(record.get("earlier") or ()), record)]
     return " then ".join(dict.fromkeys(str(s["commit"])[:12] for s in states if s.get("commit"))) or None
-
-
-def _parts(data: Mapping[str, Any]) -> str | None:
-    values = [data.get(k) for k in ("name", "train", "test", "classes")]
-    if any(v is None or (isinstance(v, float) and math.isnan(v)) for v in values):
-        return None
-    return "{}, {} training and {} test samples, {} classes".format(*values)
 
 
 def missing_line(task: Task) -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from . import published
 from .compare import Compared, cost_of
 from .records import Task
-from .sheet import Head, Table, Value, breaks, decimal, figures, interval, percent, prefixed, times
+from .sheet import Head, Table, Value, breaks, decimal, decimals, figures, interval, percent, prefixed, times
 from .statistics import summarise
 
 LATENCIES = (
@@ -41,7 +41,7 @@ def _spent(row: Compared, what: str, scale: float) -> Value:
     values = row.spent(what)
     s = summarise(values)
     value = figures(s.mean if values else None, scale)
-    span = interval(s.low, s.high, 1 / scale, digits=0 if s.mean >= 100 * scale else 1) if s.low > 0 else ""
+    span = interval(s.low, s.high, 1 / scale, digits=decimals(s.mean / scale)) if s.low > 0 else ""
     return replace(value, note=", ".join(filter(None, (times(row.ratio(what)), span))))
 
 

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from . import published
 from .compare import Compared, cost_of
 from .looks import GREY, Look
+from .losses import smoothed
 from .records import STATIC, Curve, Model, Task
 from .sheet import capital, prefixed
 from .statistics import FEWEST, summarise
@@ -23,12 +24,13 @@ COSTS = (("macs", "MAdds"), ("latency1", "latency at batch 1"))
 
 def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
     """Losses and validation scores over training: mean over runs, the band from the lowest to the highest run."""
-    made, part = [], "validation" if task.held_out else "test"
+    made, part = [], "validation" if task.held_out else task.scored
+    smooth = ", with label smoothing" if smoothed(task) else ""
     for network in task.networks:
         models = [m for m in task.ordered() if m.network == network]
         for what, title in (
-            ("train_loss", "training loss"),
-            ("valid_loss", f"{part} loss"),
+            ("train_loss", f"training loss{smooth}"),
+            ("valid_loss", f"{part} loss{smooth}"),
             ("valid_score", f"{part} {task.score_name}, %"),
         ):
             with plt.rc_context(DRAWN):
@@ -96,7 +98,7 @@ def folds(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture
                     places = [task.units.index(u) for u in values]
                     series[m.label] = (places, list(values.values()))
             if series:
-                name = task.score_name if quantity == "score" else "test loss"
+                name = task.score_name if quantity == "score" else f"{task.scored} loss"
                 title = f"{network}: {name} by {what}" if len(task.networks) > 1 else f"{capital(name)} by {what}"
                 figure = _by_unit(series, looks, task.units, quantity, title, what)
                 alt = f"{task.name}, {network}: {name} of every {what}, and the mean as a line"

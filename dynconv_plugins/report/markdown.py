@@ -12,13 +12,17 @@ from .studio import Picture
 
 
 def markdown(
-    sections: Sequence[Section], overview: Table, caveats: Mapping[str, Sequence[str]], facts: Sequence[tuple[str, str]]
+    sections: Sequence[Section],
+    summaries: Sequence[Table],
+    caveats: Mapping[str, Sequence[str]],
+    facts: Sequence[tuple[str, str]],
 ) -> str:
     """The whole report; pictures are linked from ``img/``."""
     lines = ["# Does dynamic convolution pay?", ""]
     for s in sections:
         lines += [f"**{s.task.name}: {s.answer.word}.** {s.answer.text}", ""]
-    lines += _table(overview, level=2)
+    for table in summaries:
+        lines += _table(table, level=2)
     if caveats:
         lines += ["## Before you believe it", "", *(_caveat(*c) for c in caveats.items()), ""]
     for s in sections:

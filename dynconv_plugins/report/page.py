@@ -13,7 +13,7 @@ from .sheet import Table
 
 def render(
     sections: Sequence[Section],
-    overview: Table,
+    summaries: Sequence[Table],
     caveats: Mapping[str, Sequence[str]],
     facts: Sequence[tuple[str, str]],
     plans: Sequence[str],
@@ -24,7 +24,7 @@ def render(
 
     Args:
         sections: One a task.
-        overview: One row a task.
+        summaries: One row a task.
         caveats: Lines to read before the numbers, by task.
         facts: How it was made.
         plans: The plans, as YAML.
@@ -38,7 +38,7 @@ def render(
     template = Environment(**options).from_string(source)
     return template.render(
         sections=sections,
-        overview=overview,
+        summaries=summaries,
         caveats=caveats,
         facts=facts,
         plans=plans,

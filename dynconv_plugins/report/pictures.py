@@ -13,6 +13,7 @@ from torch import nn
 
 from ..study import hosts
 from ..study.cells import RUN
+from . import published
 from .attentions import Drawn, attentions
 from .cam import grad_cam, last_map, resized
 from .places import placeless
@@ -20,6 +21,10 @@ from .records import STATIC, Model, Task, order, spelled
 from .studio import DRAWN, INK, Picture, Studio, plt
 
 HEAT = "#d9610f"
+SQUARED = (
+    "the largest class but the background. Here a network sees the whole image squeezed into a square, above as the "
+    "test pipeline resizes it: it need not predict the same. "
+)
 
 
 @dataclass
@@ -143,9 +148,10 @@ def _masks(
     task: Task, loaded: Mapping[str, nn.Module], names: Mapping[str, str], samples, studio: Studio, run: str
 ) -> Grid:
     """Figure 8: input, truth, and what each model makes of it."""
-    caption = f"The same test images under each model of {_first(task, loaded, run)}. White is not scored."
+    caption = f"The same {task.scored} images under each model of {_first(task, loaded, run)}. White is not scored."
     network = _of(task, task.models[next(iter(loaded))].network)
-    grid = Grid(f"Segmentations{network} (Figure 8 of the paper)", caption, ["input", "truth", *names.values()])
+    theirs = " (Figure 8 of the paper)" if published.source(task) else ""
+    grid = Grid(f"Segmentations{network}{theirs}", caption, ["input", "truth", *names.values()])
     seen: set[int] = set()
     for k, sample in enumerate(samples):
         start = _start(task, loaded, f"mask{k + 1}")
@@ -167,7 +173,8 @@ def _masks(
 def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio, notes: list[str], run: str) -> Grid:
     """Figure 7: where the prediction of each model comes from."""
     network = _of(task, task.models[next(iter(loaded))].network)
-    grid = Grid(f"Attention maps{network} (Figure 7 of the paper)", "", ["input", *names.values()])
+    theirs = " (Figure 7 of the paper)" if published.source(task) and samples[0].shown.ndim == 3 else ""
+    grid = Grid(f"Attention maps{network}{theirs}", "", ["input", *names.values()])
     layers: dict[str, str] = {}
     for key, model in loaded.items():
         try:
@@ -195,7 +202,7 @@ def _maps(task: Task, loaded, names: Mapping[str, str], samples, studio: Studio,
     where = ", ".join(dict.fromkeys(layers.values()))
     grid.caption = (
         f"Grad-CAM at {where}: bright where the prediction comes from that is written below, "
-        + ("the largest class but the background. " if any(s.predict for s in samples) else "right or wrong. ")
+        + (SQUARED if any(s.predict for s in samples) else "right or wrong. ")
         + f"The models are those of {_first(task, loaded, run)}."
     )
     return grid

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from .compare import p_value, points
+from .compare import Compared, p_value, points
 from .records import STATIC, Model, Task
+from .sheet import listed
 from .statistics import Paired, paired
 
 EPOCHS = 30
@@ -38,7 +39,7 @@ def _bare(task: Task) -> str:
 
 def entry_of(task: Task) -> Mapping[str, Any] | None:
     """The paper's table for the task's data set and kind of score; None where it has none or recipes are tuned."""
-    if task.data("tuning"):
+    if task.tuning:
         return None
     for entry in _all()["tasks"]:
         if entry["match"] in _bare(task) and entry["score_name"] == task.score_name:
@@ -119,7 +120,7 @@ def references(task: Task) -> list[Mapping[str, Any]]:
     """What others report for the task's data set."""
     name = "mIoU" if "voc" in _bare(task) else "accuracy"
     found = [r for r in _all()["references"] if r["match"] in _bare(task) and name == task.score_name]
-    return [] if task.data("tuning") else [*_ablations(task), *found]
+    return [] if task.tuning else [*_ablations(task), *found]
 
 
 def _ablations(task: Task) -> list[Mapping[str, Any]]:
@@ -157,14 +158,31 @@ def own_test() -> Paired:
     return paired(ours, theirs, 1 / (len(ours) - 1))
 
 
-def own_test_note() -> str:
-    """That test in a sentence."""
+def own_test_note(task: Task, rows: Sequence[Compared]) -> str:
+    """That test in words, and whether the paper's gain is one that our runs leave possible.
+
+    Args:
+        task: The task.
+        rows: Its models; those that have the paper's numbers beside them are told of.
+    """
     test = own_test()
     s = test.summary
-    return (
-        f"The paper's own ten folds, tested the same way: D-CNN is {points(s.mean)} points ahead of CNN "
+    count = sum(r.p is not None for r in rows)
+    alone = f", which is of one comparison; corrected for {count}, as ours are, {p_value(min(1, count * test.p))}"
+    note = (
+        f"The paper's own ten folds under our test: D-CNN is {points(s.mean)} points ahead of CNN "
         f"(95% CI {points(s.low)} to {points(s.high)}), ahead in every fold; "
-        f"corrected resampled t-test {p_value(test.p)}, plain paired t-test {p_value(test.plain)}, "
-        f"Wilcoxon {p_value(test.wilcoxon)}. "
+        f"corrected resampled t-test {p_value(test.p)}{alone if count > 1 else ''}; "
+        f"plain paired t-test {p_value(test.plain)}, Wilcoxon {p_value(test.wilcoxon)}. "
+    )
+    inside: dict[bool, list[str]] = {True: [], False: []}
+    for row in rows:
+        if row.pair and row.pair.p is not None and published(task, row.model):
+            low, high = row.pair.summary.low, row.pair.summary.high
+            inside[low <= s.mean <= high].append(f"{row.name} ({points(low)} to {points(high)})")
+    where = (f"{'inside' if k else 'outside'} our interval of {listed(names)}" for k, names in inside.items() if names)
+    if told := ", and ".join(where):
+        note += f"The paper's gain of {points(s.mean)} lies {told}. "
+    return note + (
         "Its standard deviations, 0.059 and 0.062, divide by n; ours divide by n − 1, which gives 0.062 and 0.065."
     )

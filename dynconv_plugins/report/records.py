@@ -178,6 +178,16 @@ class Task:
         return self.data("valid", 1) != 0
 
     @property
+    def tuning(self) -> bool:
+        """Whether recipes are chosen: a part of the training data takes the place of the test set."""
+        return bool(self.data("tuning"))
+
+    @property
+    def scored(self) -> str:
+        """What the samples are called that the scores are of."""
+        return "held-out" if self.tuning else "test"
+
+    @property
     def folded(self) -> bool:
         return any(u.startswith("fold") for m in self.models.values() for u in m.cells)
 

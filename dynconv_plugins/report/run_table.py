@@ -12,13 +12,14 @@ from .sheet import DASH, Head, Table, Value, breaks, capital, percent
 
 
 def runs(task: Task) -> Table:
-    """Table 4a: score and test loss of every fold or seed."""
+    """Score and loss of every fold or seed; of the paper's networks, its Table 4a."""
     units = task.units
+    theirs = " (Table 4a and Figure 9 of the paper)" if task.folded and published.source(task) else ""
     table = Table(
         f"{task.name}-runs",
-        "Every fold (Table 4a and Figure 9 of the paper)" if task.folded else "Every run",
+        f"Every {'fold' if task.folded else 'run'}{theirs}",
         [Head("Model", number=False), *(Head(spelled(u)) for u in units), Head("mean"), Head("sd")],
-        about=f"{capital(task.score_name)} in %{', with the test loss' if _with_losses(task) else ''}.",
+        about=f"{capital(task.score_name)} in %{f', with the {task.scored} loss' if _with_losses(task) else ''}.",
     )
     for model in task.ordered():
         found = model.results

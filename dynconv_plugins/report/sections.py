@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import figures, published, tables
+from . import figures, losses, published, tables
 from .between import between
 from .collect import missing_line
 from .compare import Compared, compare
@@ -16,12 +16,11 @@ from .records import Task, finite
 from .run_table import runs
 from .sheet import Table
 from .studio import Picture, Studio
-from .summary import Answer, answer, budget
+from .summary import Answer, answer, budget, floor
 
-CURVES_OF = {
-    True: "Validation is on data held out of the training set.",
-    False: "The recipe chooses nothing on the way and holds nothing out: these runs were followed on the test set.",
-}
+VALIDATION = "Validation is on data held out of the training set."
+NO_VALIDATION = "The recipe chooses nothing on the way and holds nothing out: these runs were followed on "
+FOLLOWED = {"test": "the test set.", "held-out": "the part of the training data that they are scored on."}
 
 
 @dataclass
@@ -66,12 +65,12 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         pictures: Whether networks are loaded to be looked into.
     """
     rows = compare(task)
-    notes = []
+    notes = [floor(rows)]
     if published.source(task):
         notes.append(f"The paper's numbers: {published.source(task)}.")
         notes += [published.left_open(task), published.not_comparable(task)]
         if published.entry_of(task).get("folded"):
-            notes.append(published.own_test_note())
+            notes.append(published.own_test_note(task, rows))
     return Section(
         task=task,
         rows=rows,
@@ -97,9 +96,11 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
 
 def _curves_of(task: Task) -> str:
     curves = [r.curve for m in task.models.values() for r in m.results.values() if r.curve is not None]
-    told = f"Mean over runs; bands, from three runs on: its 95% confidence interval. {CURVES_OF[task.held_out]}"
+    held = VALIDATION if task.held_out else NO_VALIDATION + FOLLOWED[task.scored]
+    told = f"Mean over runs; bands, from three runs on: its 95% confidence interval. {held}"
     if len({len(c.steps) for c in curves}) > 1:
         told += " Faint where some runs had stopped."
+    told += f" {losses.remark(task)}".rstrip()
     if any(c.steps[0] > 1 for c in curves):
         told += " A network that starts late starts from its static twin, trained until then."
     return told
@@ -113,11 +114,11 @@ def facts(task: Task) -> str:
     if name := task.data("name"):
         unit = task.data("unit") or "samples"
         counts = [
-            f"{task.data(k):,} {k}ing" if k != "valid" else f"{task.data(k):,} validation"
-            for k in ("train", "valid", "test")
+            f"{task.data(k):,} {what}"
+            for k, what in (("train", "training"), ("valid", "validation"), ("test", task.scored))
             if isinstance(task.data(k), int) and task.data(k) > 0
         ]
-        parts.append(f"{name} ({', '.join(counts).replace('testing', 'test')} {unit}, {task.data('classes')} classes)")
+        parts.append(f"{name} ({', '.join(counts)} {unit}, {task.data('classes')} classes)")
     units = len(task.units)
     kind = "fold" if task.folded else "seed"
     parts.append(f"{units} {kind}{'' if units == 1 else 's'}")

@@ -96,6 +96,11 @@ def breaks(names: Iterable[str]) -> set[int]:
     return {i for i in range(1, len(listed)) if listed[i] != listed[i - 1]}
 
 
+def listed(names: Sequence[str]) -> str:
+    """``"a, b and c"``."""
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
 def capital(text: str) -> str:
     """The text as a title: ``Accuracy``, but ``mIoU``."""
     return text if text[1:2].isupper() else text[0].upper() + text[1:]
@@ -145,8 +150,12 @@ def figures(value: float | None, scale: float = 1.0, note: str = "") -> Value:
     if value is None or math.isnan(value):
         return Value()
     x = value / scale
-    digits = 0 if x == 0 else max(0, 2 - math.floor(math.log10(abs(x))))
-    return Value(f"{x:,.{min(digits, 4)}f}", note, x)
+    return Value(f"{x:,.{decimals(x)}f}", note, x)
+
+
+def decimals(x: float) -> int:
+    """Decimals that make three significant figures, four at most."""
+    return 0 if x == 0 else min(4, max(0, 2 - math.floor(math.log10(abs(x)))))
 
 
 def prefixed(values: Iterable[float | None], quantity: str) -> tuple[str, float]:
@@ -171,5 +180,5 @@ def interval(low: float, high: float, scale: float = 100, signed: bool = False, 
     """``64.1 to 66.3``; empty where there is none."""
     if math.isnan(low) or math.isnan(high):
         return ""
-    form = f"{'+' if signed else ''}.{digits}f"
+    form = f"{'+' if signed else ''},.{digits}f"
     return f"{low * scale:{form}} to {high * scale:{form}}".replace("-", "−")

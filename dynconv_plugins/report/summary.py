@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from . import published
 from .collect import missing_line, static_missing
-from .compare import Compared, Verdict, constant_score, points
+from .compare import Compared, Verdict, constant_score, p_value, points
 from .records import STATIC, Study, Task
-from .sheet import Head, Table, Value, capital, figures, percent, times, within
+from .sheet import Head, Table, Value, capital, figures, listed, percent, times, within
 from .statistics import LEVEL, resolution
 
 ENOUGH = 5
@@ -63,7 +63,7 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
         if top.model.operator == STATIC:
             word = "In part"
             more += f" But the highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
-        return Answer(task, word, tone, _sentence(best) + more, best, top)
+        return Answer(task, word, tone, _sentence(best) + more + _worse(tested), best, top)
     if not tested:
         return Answer(task, "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}".rstrip(), best, top)
     if all(r.verdict is Verdict.WORSE for r in dynamic):
@@ -78,6 +78,7 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
         # Runs that agree to the last sample say nothing about how small a gain they would show.
         if half >= 0.0005:
             text += f" In these runs a mean gain below about {half * 100:.1f} points would not have been significant."
+    text += _worse(tested)
     return Answer(task, "Not shown", "quiet", text, best, top)
 
 
@@ -90,6 +91,15 @@ def _sentence(row: Compared) -> str:
     # The network's name is written as its host writes it; an operator's begins a sentence.
     start = capital(row.sentence) if row.name == row.model.label else row.sentence
     return f"{start} {_price(row)}"
+
+
+def _worse(tested: Sequence[Compared]) -> str:
+    """Which models lose significantly, the greatest loss first: the best of all tells nothing of them."""
+    worse = sorted((r for r in tested if r.verdict is Verdict.WORSE), key=_ahead)
+    if not worse:
+        return ""
+    told = listed([f"{r.name} ({points(r.pair.summary.mean)} points, {p_value(r.p)})" for r in worse])
+    return f" {len(worse)} of {len(tested)} {'is' if len(worse) == 1 else 'are'} significantly worse: {told}."
 
 
 def _price(row: Compared) -> str:
@@ -110,6 +120,7 @@ def overview(answers: Sequence[Answer]) -> Table:
     heads = [
         Head("Task", number=False),
         Head("does it pay?", number=False),
+        Head("static", "%"),
         Head("best dynamic model", number=False),
         Head("score", "%"),
         Head("against static", "points"),
@@ -122,7 +133,7 @@ def overview(answers: Sequence[Answer]) -> Table:
         name = Value(a.task.name, str(a.task.data("name") or ""))
         word = Value(a.word, tone=a.tone)
         if a.best is None:
-            table.rows.append([name, word, *[Value()] * 6])
+            table.rows.append([name, word, _static(a), *[Value()] * 6])
             continue
         row, pair = a.best, a.best.pair
         gap = Value()
@@ -132,14 +143,22 @@ def overview(answers: Sequence[Answer]) -> Table:
         ratios = (row.ratio(what) for what in ("macs", "latency1", "seconds"))
         fields = [Value() if r is None else Value(f"{r:.2f}", raw=r) for r in ratios]
         score = percent(row.scores.mean, a.task.score_name)
-        table.rows.append([name, word, Value(row.name, row.verdict.value, mark=row.model.label), score, gap, *fields])
+        best = Value(row.name, row.verdict.value, mark=row.model.label)
+        table.rows.append([name, word, _static(a), best, score, gap, *fields])
     table.about = (
         "The best dynamic model of each task: one that beats its static twin where there is one, else the one furthest "
-        "ahead of it, which need not have the highest score. Beside the points: their 95% confidence interval. × are "
+        "ahead of it, which need not have the highest score. “Static” is its twin, or the best static network where no "
+        "dynamic one has a result. Beside the points: their 95% confidence interval. × are "
         "multiples of the static "
     )
     table.about += "twin's cost. The best of many is likely to be flattered a little."
     return table
+
+
+def _static(a: Answer) -> Value:
+    model = a.best.twin if a.best else a.top.model if a.top else None
+    scores = [r.score for r in model.results.values()] if model else []
+    return percent(sum(scores) / len(scores), "" if a.best else a.task.score_name) if scores else Value()
 
 
 def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
@@ -175,7 +194,7 @@ def caveats(study: Study, compared: Mapping[str, Sequence[Compared]]) -> dict[st
 
 
 def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
-    yield _floor(rows)
+    yield floor(rows)
     yield missing_line(task)
     yield from task.notes
     if lacking := static_missing(task):
@@ -195,14 +214,19 @@ def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
     yield _noise(task, rows)
 
 
-def _floor(rows: Sequence[Compared]) -> str:
-    """That the networks have learned next to nothing, where they have."""
-    best = max((r.scores.mean for r in rows if r.scores.n), default=math.nan)
-    constant = constant_score(rows)
-    if constant is None or not best < HARDLY * constant:
+def floor(rows: Sequence[Compared]) -> str:
+    """That networks have learned next to nothing: all of them, or some beside others that have learned."""
+    scored, constant = [r for r in rows if r.scores.n], constant_score(rows)
+    low = [r for r in scored if constant is not None and r.scores.mean < HARDLY * constant]
+    if not low:
         return ""
-    least = f"always naming the most frequent class scores {constant:.1%}, the best network {best:.1%}"
-    return f"The networks have hardly learned the task ({least}): their differences say nothing about operators."
+    least = f"always naming the most frequent class scores {constant:.1%}"
+    if len(low) == len(scored):
+        least += f", the best network {max(r.scores.mean for r in scored):.1%}"
+        return f"The networks have hardly learned the task ({least}): their differences say nothing about operators."
+    names = listed([f"{r.name} ({r.scores.mean:.1%})" for r in low])
+    who, whose = ("One network has", "Its score says") if len(low) == 1 else ("Some networks have", "Their scores say")
+    return f"{who} hardly learned the task ({least}): {names}. {whose} nothing about operators."
 
 
 def _noise(task: Task, rows: Sequence[Compared]) -> str:
@@ -213,5 +237,6 @@ def _noise(task: Task, rows: Sequence[Compared]) -> str:
         return ""
     middle = sorted(means)[len(means) // 2]
     error = 100 * math.sqrt(middle * (1 - middle) / n)
-    where = f"{n:,} test samples{' in each fold' if task.folded else ''}"
-    return f"{where}: an accuracy of {middle:.0%} has a standard error of {error:.1f} points from the test set alone."
+    where = f"{n:,} {task.scored} samples{' in each fold' if task.folded else ''}"
+    told = f"{error:.1f} points from the {task.scored} set alone"
+    return f"{where}: an accuracy of {middle:.0%} has a standard error of {told}."

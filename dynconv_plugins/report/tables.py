@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from . import published
+from . import losses, published
 from .compare import Compared, Verdict, constant_score, cost_of, points
 from .records import STATIC, Task
 from .sheet import Head, Table, Value, breaks, capital, decimal, figures, percent, prefixed, times, within
-from .statistics import summarise
+from .statistics import holm, summarise
 
 TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
 
@@ -39,7 +39,7 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
             Head("pixel accuracy", "%"),
             Head("MAdds", macs),
             Head("parameters", params),
-            Head("test loss"),
+            Head(f"{task.scored} loss"),
             Head(f"the paper's {name}", "%"),
             Head("ours less the paper's", "points"),
             Head("the paper's FLOPs", "G"),
@@ -68,14 +68,16 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
     what = "fold" if task.folded else "seed"
     about = f"Mean over {what}s with its 95% confidence interval (Student's t"
     about += ", widened for the overlap of the training sets of folds" if task.folded else ""
-    about += "); after a single run of an accuracy, and where all runs agree, Wilson's interval of the test set, which "
-    about += f"intervals over {what}s leave out. sd divides by n − 1. "
+    about += "); after a single run of an accuracy, and where all runs agree, Wilson's interval of the "
+    about += f"{task.scored} set, which intervals over {what}s leave out. sd divides by n − 1. "
     about += f"“Against static” is the mean difference from the static twin over common {what}s, with its interval. "
     if any(r.p is not None for r in rows):
         about += "p is Holm's, corrected for the number of models; the intervals are not. "
     about += "MAdds count a multiply-add once, the making of the kernels included. "
     if any(p and p.gflops for r in rows if (p := published.published(task, r.model))):
         about += "The paper does not say how it counts its FLOPs. "
+    if any(r.losses.n for r in rows):
+        about += losses.remark(task)
     if (constant := constant_score(rows)) is not None:
         about += f"Always naming the most frequent class would score {constant:.1%}. "
     table.about = about + "Multiples (×) are against the static twin."
@@ -97,11 +99,12 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
             Head("with Holm", "p"),
             *([Head("plain t-test", "p")] if folded else []),
             Head("Wilcoxon", "p"),
-            Head("McNemar", "p"),
+            Head("McNemar with Holm", "p"),
             Head("verdict", number=False),
         ],
     )
-    for row in rows:
+    exacts = holm([r.exact.p if r.exact else None for r in rows])
+    for row, exact_p in zip(rows, exacts, strict=True):
         if row.pair is None:
             continue
         pair, exact = row.pair, row.exact
@@ -114,7 +117,7 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
                 _p(row.p),
                 *([_p(pair.plain)] if folded else []),
                 _p(pair.wilcoxon),
-                _p(exact.p, f"{exact.only_ours} : {exact.only_theirs}") if exact else Value(),
+                _p(exact_p, f"{exact.only_ours} : {exact.only_theirs}") if exact else Value(),
                 _verdict(row, False),
             ]
         )
@@ -130,8 +133,9 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
     if 3 <= pairs < 6:
         about += f"With {pairs} pairs Wilcoxon's p cannot fall below {2 / 2**pairs:.2g}. "
     if any(r.exact for r in rows):
-        about += "McNemar's exact test compares two trained networks on the same test samples (right in one only : "
-        about += "right in the other only); it says nothing about another seed."
+        about += f"McNemar's exact test compares two trained networks on the same {task.scored} samples (right in one "
+        about += "only : right in the other only), after Holm's correction for the number of models; it says nothing "
+        about += "about another seed."
     table.about = about.strip()
     table.breaks = breaks(r.model.network for r in rows if r.pair)
     return table.without_empty()

@@ -20,11 +20,11 @@ def summary(answers: Sequence[Answer], console: Console) -> None:
         table.add_column(title, overflow="fold")
     for title in ("score", "points", "MAdds", "latency", "training"):
         table.add_column(title, justify="right")
-    for row, answer in zip(overview(answers).rows, answers, strict=True):
-        task, word, model, score, gap, *costs = row
+    for row in overview(answers).rows:
+        task, word, _static, model, score, gap, *costs = row
         # The notes would fold in a terminal of 80 columns: they are in the sentences below.
         cells = [task.text, Text(word.text, STYLES[word.tone]), model.text]
-        cells += [score.text + ("%" if answer.best else ""), gap.text]
+        cells += [score.text + ("%" if score.raw else ""), gap.text]
         table.add_row(*cells, *(c.text + ("×" if c.raw else "") for c in costs))
     console.print(table)
     for answer in answers:

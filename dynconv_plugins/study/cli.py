@@ -32,7 +32,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="cells at a time (default 1)")
     parser.add_argument("--threads", type=int, metavar="N", help="for all of them together; default: all cores")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the cells and an estimate of the time; train nothing"
+        "--dry-run",
+        action="store_true",
+        help="print the cells and an estimate of the time; train nothing, prepare the data in DIR/data",
     )
     parser.add_argument("--no-costs", action="store_true", help="do not measure latency and memory at the end")
     parser.add_argument("--cluster", metavar="NAME", help="submit the cells by submitit: slurm, or local")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -24,10 +24,17 @@ class Estimates:
         threads: CPU threads that each will have.
         all_cells: Those whose records may hold what others have taken.
         records: What each would begin with, by key.
+        say: Takes a line before a model is timed, which may take minutes.
     """
 
-    def __init__(self, threads: int, all_cells: list[Cell], records: Mapping[str, dict[str, Any]]) -> None:
-        self.threads, self.records = threads, records
+    def __init__(
+        self,
+        threads: int,
+        all_cells: list[Cell],
+        records: Mapping[str, dict[str, Any]],
+        say: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.threads, self.records, self.say = threads, records, say
         self.taken: dict[tuple[str, str], list[float]] = {}
         self.timed: dict[tuple[str, str], float] = {}
         for cell in all_cells:
@@ -45,6 +52,7 @@ class Estimates:
         if like in self.taken:
             return sum(self.taken[like]) / len(self.taken[like]), "measured before"
         if like not in self.timed:
+            self.say(f"timing {STEPS} training steps: {cell.task.name}/{cell.column}")
             self.timed[like] = self._time(cell)
         return self.timed[like], f"{STEPS} timed steps"
 

@@ -16,7 +16,7 @@ from . import cells, hosts, process
 from .cells import Cell
 from .execute import DONE, WAITING
 from .hosts.common import Data
-from .plan import Plan, Task
+from .plan import Plan, Task, names
 
 OLD = "old"
 # Options that name a file.
@@ -29,6 +29,7 @@ class Schedule:
 
     Attributes:
         cells: All whose data are there, in the order to run.
+        blocked: The others: something that they need is missing, see `troubles`.
         status: Status by cell key.
         records: What each cell's record says before it has run, by key.
         troubles: What is wrong, by task name or cell key.
@@ -36,6 +37,7 @@ class Schedule:
     """
 
     cells: list[Cell] = field(default_factory=list)
+    blocked: list[Cell] = field(default_factory=list)
     status: dict[str, str] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)
@@ -70,6 +72,7 @@ def make(
                 data[task.name] = host.prepare(task, found, _data_folder(root, task, found))
         except (UserError, ImportError, OSError, TypeError, ValueError) as e:
             schedule.troubles[task.name] = " ".join(str(e).split())
+            schedule.blocked += (c for c in cells.expand(plan, root) if c.task is task)
             continue
         made = data[task.name]
         held = f", {made.valid} held out" if made.valid else ""
@@ -79,6 +82,7 @@ def make(
                 record = recorded(cell, made, recipe)
             except UserError as e:
                 schedule.troubles[task.name] = str(e)
+                schedule.blocked.append(cell)
                 continue
             schedule.cells.append(cell)
             schedule.records[cell.key] = record
@@ -117,7 +121,7 @@ def _contents(cell: Cell, options: Mapping[str, Any]) -> dict[str, str]:
     """What the files hold that options name, such as weights to start from, by the option.
 
     Raises:
-        UserError: If one is not there, and the cell has not been run with it before.
+        UserError: If one is not there, and the cell has not been trained with it before.
     """
     found = {}
     for name, value in options.items():
@@ -126,11 +130,17 @@ def _contents(cell: Cell, options: Mapping[str, Any]) -> dict[str, str]:
         if Path(value).is_file():
             with open(value, "rb") as file:
                 found[name] = hashlib.file_digest(file, "sha256").hexdigest()
-        elif before := _before(cell).get("files", {}).get(name):
-            found[name] = before
+        elif (before := _before(cell)).get("files", {}).get(name) and (before.get("trained") or _done(before)):
+            found[name] = before["files"][name]
         elif name in FILES:
-            raise UserError(f"{name} {value} is not there")
+            raise UserError(f"{name} {value} is not there{_maker(value)}")
     return found
+
+
+def _maker(path: str) -> str:
+    """The command that leaves a file behind, where a shipped plan does."""
+    runs, plan, *_ = (*Path(path).parts, "", "")
+    return f"; made by: dynconv study {plan}" if runs == "runs" and plan in names() else ""
 
 
 def _before(cell: Cell) -> Mapping[str, Any]:
@@ -140,6 +150,10 @@ def _before(cell: Cell) -> Mapping[str, Any]:
         return {}
 
 
+def _done(record: Mapping[str, Any]) -> bool:
+    return record.get("status") == DONE
+
+
 def _seen(cell: Cell, record: Mapping[str, Any]) -> str:
     """A cell's status, from what lies in its folder."""
     try:
@@ -147,7 +161,7 @@ def _seen(cell: Cell, record: Mapping[str, Any]) -> str:
     except cells.Damaged:
         return WAITING
     finished = before is not None and before["inputs"] == record["inputs"] and metrics is not None
-    return DONE if finished and before.get("status") == DONE else WAITING
+    return DONE if finished and _done(before) else WAITING
 
 
 def _locked(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -> str:

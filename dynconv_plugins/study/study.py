@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -138,7 +138,8 @@ class Study:
         made = self._schedule(looking=True)
         todo = made.todo()
         jobs = max(1, min(jobs, len(todo)))
-        estimates, left = Estimates(self.threads // jobs or 1, made.cells, made.records), [0.0]
+        estimates = Estimates(self.threads // jobs or 1, made.cells, made.records, self._say)
+        left: dict[str, list[float]] = {}
         table = Table(header_style="bold", title=f"plan {self.plan.name}", title_justify="left")
         for head in ("cell", "status", "seconds", "from"):
             table.add_column(head, justify="right" if head == "seconds" else "left", overflow="fold")
@@ -148,14 +149,26 @@ class Study:
             except (UserError, RuntimeError, TypeError, ValueError) as e:
                 made.troubles[cell.key] = " ".join(str(e).split())
                 seconds, source = 0.0, "cannot be built"
-            left.append(seconds if made.status[cell.key] != DONE else 0.0)
+            if made.status[cell.key] != DONE:
+                left.setdefault(cell.task.name, []).append(seconds)
             table.add_row(cell.key, made.status[cell.key], f"{seconds:.0f}", source)
+        for cell in made.blocked:
+            table.add_row(cell.key, "blocked", "", "")
         self.console.print(table)
         for what, trouble in made.troubles.items():
             self._say(f"cannot run {what}: {trouble}")
-        needed = _hours(max(max(left), sum(left) / jobs))
-        self._say(f"{len(todo)} of {len(made.cells)} cells to run, about {needed} with {jobs} at a time")
+        for task, seconds in left.items() if len(left) > 1 else ():
+            self._say(f"{task}: {len(seconds)} cells to run, about {_needed(seconds, jobs)}")
+        needed = _needed([0.0, *(s for each in left.values() for s in each)], jobs)
+        blocked = f"; {len(made.blocked)} are blocked" if made.blocked else ""
+        count = len(made.cells) + len(made.blocked)
+        self._say(f"{len(todo)} of {count} cells to run, about {needed} with {jobs} at a time{blocked}")
         return 1 if made.troubles else 0
+
+
+def _needed(seconds: Sequence[float], jobs: int) -> str:
+    """How long cells take, so many at a time."""
+    return _hours(max(max(seconds), sum(seconds) / jobs))
 
 
 def _finished(task: Path) -> dict[str, Path]:

@@ -17,9 +17,11 @@ from dynconv_plugins.report.between import between
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.compare import Verdict, compare, p_value
 from dynconv_plugins.report.cost_table import costs, references
+from dynconv_plugins.report.losses import smoothed
 from dynconv_plugins.report.run_table import runs
 from dynconv_plugins.report.statistics import holm, paired
-from dynconv_plugins.report.summary import caveats
+from dynconv_plugins.report.summary import answer, caveats, overview
+from dynconv_plugins.report.tuned import recipes
 
 
 def test_the_papers_numbers_beside_ours(fabricate) -> None:
@@ -96,10 +98,27 @@ def test_folds_of_the_papers_networks(fabricate) -> None:
     assert "78 test samples in each fold" in " ".join(caveats(study, {"task": rows})["task"])
 
 
+def test_the_papers_own_test_is_told_as_ours_are(fabricate) -> None:
+    """Its p is of one comparison, ours are corrected; and whether its gain is one that our runs leave possible."""
+    own = published.folds()["CNN"]["accuracy"]
+    noise = [0.06, -0.06, 0.05, -0.05, 0.04, -0.04, 0.03, -0.03, 0.02, -0.02]
+    wide, narrow = ([s + scale * n for s, n in zip(own, noise, strict=True)] for scale in (2.5, 0.2))
+    scores = {"static": own, "odconv": wide, "hard": narrow}
+    _, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1",), folds=True)
+    said = published.own_test_note(task, rows)
+    assert "t-test p = 0.0062, which is of one comparison; corrected for 2, as ours are, p = 0.012;" in said
+    assert "The paper's gain of +8.2 lies inside our interval of ODConv (" in said
+    assert ", and outside our interval of hard (−" in said
+    said = published.own_test_note(task, rows[:2])
+    assert "corrected for" not in said and "outside" not in said
+
+
 def test_other_series_are_not_the_papers(fabricate) -> None:
     data = {"name": "Beef", "train": 30, "test": 30, "classes": 5}
     _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC}, host="tsai", data=data)
     assert published.entry_of(task) is None and references(task) is None and published.source(task) == ""
+    _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, folds=True)
+    assert runs(task).title == "Every fold", "the paper's Table 4a is of Adiac"
     data = {"name": "Adiac", "train": 390, "test": 391, "classes": 37}
     _, task, _ = study_of(fabricate, {"static": STATIC}, host="tsai", data=data, networks=("FCN",))
     assert "official split instead of 10 folds" in published.not_comparable(task)
@@ -110,6 +129,49 @@ def test_other_series_are_not_the_papers(fabricate) -> None:
     assert published.entry_of(task) is None and references(task) is None, "recipes are compared with each other"
     _, task, _ = study_of(fabricate, {"static": STATIC}, recipe="tiny_imagenet_64", options={"epochs": 10})
     assert "recipe tiny_imagenet_64 instead of the paper's; 10 of its 30 epochs" in published.not_comparable(task)
+
+
+def test_recipes_that_are_being_chosen_stand_side_by_side(fabricate) -> None:
+    """The best first for each host and data, with differences over common runs; a static network has its score."""
+    data = {"name": "Adiac, training series only", "train": 292, "test": 98, "classes": 37, "tuning": True}
+    noise = (0.01, -0.01, 0.02, -0.02, 0.0)
+    better = [s + 0.1 + n for s, n in zip(STATIC, noise, strict=True)]
+    made = fabricate().task("plain", "tsai", {"static": STATIC, "odconv": STATIC}, ("FCN",), True, data=data)
+    made.task("mixed", "tsai", {"static": better}, ("FCN",), True, data=data)
+    made.task("images", "timm", {"static": [0.24]}, data={"name": "Tiny", "test": 200, "tuning": True})
+    study = collect([made.root])
+    table = recipes(list(study.tasks.values()))
+    assert [row[0].text for row in table.rows] == ["mixed", "plain", "images"] and table.breaks == {2}
+    columns = [h.text for h in table.heads]
+    assert columns == ["Task", "static", "ODConv", "static, less the best"]
+    assert [row[1].text for row in table.rows] == ["70.8", "60.8", "24.0"]
+    expected = paired(STATIC, better, 1 / 4).summary
+    assert table.rows[1][3].text == "−10.0" and table.rows[1][3].span == pytest.approx(
+        (100 * expected.low, 100 * expected.high)
+    )
+    answers = [answer(task, compare(task)) for task in study.tasks.values()]
+    assert [row[2].text for row in overview(answers).rows] == ["60.8", "70.8", "24.0"]
+    _, task, _ = study_of(fabricate, {"static": STATIC})
+    assert recipes([task]) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "recipe", "options", "smooth"),
+    [
+        ("tsai", "study", {"label_smoothing": 0.1}, True),
+        ("tsai", "study", {"label_smoothing": 0}, False),
+        ("tsai", "nobody's", {}, False),
+        ("timm", "tiny_imagenet_64", {}, False),
+        ("tsai", "strong", {}, True),
+    ],
+)
+def test_losses_with_label_smoothing_are_called_that(fabricate, host, recipe, options, smooth: bool) -> None:
+    """tsai's curves are of the loss that it minimises, its table of plain cross-entropy."""
+    if recipe == "strong":
+        pytest.importorskip("tsai")
+    _, task, rows = study_of(fabricate, {"static": [0.6]}, host=host, recipe=recipe, options=options)
+    assert smoothed(task) == smooth
+    assert ("with label smoothing; the test loss of the tables is not" in tables.results(task, rows).about) == smooth
 
 
 def test_times_are_the_processors_and_none_of_a_killed_run(fabricate) -> None:
@@ -139,6 +201,19 @@ def test_a_mean_time_and_its_ratio_are_of_the_same_runs(fabricate) -> None:
     table = costs(task, compare(task))
     place = [h.text for h in table.heads].index("training")
     assert [(row[place].text, row[place].note) for row in table.rows] == [("2.00", ""), ("4.00", "2.00×")]
+
+
+def test_a_mean_and_its_interval_have_the_same_digits(fabricate) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5, 0.5, 0.5]})
+    for path in made.root.glob("task/*/*/cell.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"memory_mb": 1070.4 + 10 * record["seed"], "seconds": 462.0}))
+    task = collect([made.root]).tasks["task"]
+    table = costs(task, compare(task))
+    row = dict(zip([h.text for h in table.heads], table.rows[0], strict=True))
+    memory = row["memory of the training process"]
+    assert (memory.text, memory.note) == ("1,080", "1,056 to 1,105")
+    assert (row["training"].text, row["training"].note) == ("7.70", "7.70 to 7.70")
 
 
 def test_a_latency_that_was_disturbed_is_said(fabricate) -> None:

@@ -86,10 +86,20 @@ def test_curves_of_the_test_set_are_called_that(fabricate) -> None:
         return (root / "report" / "report.md").read_text()
 
     assert "validation loss over" in said() and "held out of the training set" in said()
-    for path in root.glob("*/*/*/cell.json"):
-        record = json.loads(path.read_text())
-        path.write_text(json.dumps(record | {"data": record["data"] | {"valid": 0}}))
-    assert "validation" not in said() and "followed on the test set" in said()
+
+    def known(**data) -> None:
+        for path in root.glob("*/*/*/cell.json"):
+            record = json.loads(path.read_text())
+            path.write_text(json.dumps(record | {"data": record["data"] | data}))
+
+    known(valid=0)
+    text = said()
+    assert "validation" not in text and "followed on the test set" in text
+    # While recipes are chosen, part of the training data takes the place of the test set.
+    known(tuning=True)
+    text = said()
+    assert "followed on the part of the training data" in text and "1,000 held-out images" in text
+    assert "test loss" not in text and "test set" not in text.replace("the test set is not read", "")
 
 
 def test_a_reports_records_take_the_place_of_folders_that_are_gone(fabricate, tmp_path: Path, capsys) -> None:

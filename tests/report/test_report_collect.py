@@ -14,6 +14,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("yaml")
 
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.report.archive import pack, unpacked
 from dynconv_plugins.report.collect import collect, missing_line
 from dynconv_plugins.report.compare import compare
 from dynconv_plugins.report.summary import caveats
@@ -82,6 +83,19 @@ def test_what_has_not_been_started_is_told_by_network(fabricate) -> None:
     ]
 
 
+def test_runs_that_nobody_asked_for_yet_are_a_line(fabricate) -> None:
+    """As after ``--seeds 1`` of a plan of three."""
+    made = fabricate().task("images", "timm", {"static": [0.6] * 3, "odconv": [0.7] * 3})
+    for path in made.root.glob("images/*/seed[12]"):
+        shutil.rmtree(path)
+    study = collect([made.root])
+    task = study.tasks["images"]
+    assert study.notes == [
+        "Runs of the plan's task images that have not been started, of any model: seed 1 and seed 2."
+    ]
+    assert missing_line(task) == "" and task.units == ["seed0"]
+
+
 def test_only_the_common_units_are_paired(fabricate) -> None:
     made = fabricate().task("images", "timm", {"static": [0.6, 0.5, 0.7, 0.6], "odconv": [0.7, 0.65, 0.8, 0.75]})
     (made.root / "images" / "static" / "seed1" / "metrics.json").unlink()
@@ -133,6 +147,31 @@ def test_a_result_replaces_a_failure_elsewhere(fabricate) -> None:
     edit(first.root / "images/odconv/seed1", status="failed", error="killed")
     for order in ([first.root, second.root], [second.root, first.root]):
         assert len(collect(order).tasks["images"].models["odconv"].results) == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("recipe", {"recipe": "modern"}),
+        ("options", {"options": {"epochs": 3}}),
+        ("data", {"data": {"name": "VOC 2012", "train": 9, "test": 9, "classes": 21}}),
+        ("host, data", {"host": "mmseg"}),
+        ("network", {"networks": ("mobilenetv2_050",)}),
+    ],
+)
+def test_tasks_that_only_share_their_name_are_not_one(fabricate, tmp_path, what: str, change: dict) -> None:
+    first = fabricate("first").task("images", "timm", SCORES)
+    scores = {model: values[:2] for model, values in SCORES.items()}
+    second = fabricate("second, big").task("images", **{"host": "timm", "scores": scores, **change})
+    study = collect([first.root, second.root])
+    assert list(study.tasks) == ["first-images", "second-big-images"]
+    assert [len(task.cells) for task in study.tasks.values()] == [6, 4]
+    assert all(task.models["static"].costs for task in study.tasks.values())
+    told = f"The tasks called images differ in {what} and are not one: here first-images and second-big-images."
+    assert study.notes == [told]
+    pack(study, tmp_path / "records.zip")
+    again = collect(list(unpacked([tmp_path / "records.zip"], tmp_path / "scratch")))
+    assert again.tasks.keys() == study.tasks.keys() and all(t.models["static"].costs for t in again.tasks.values())
 
 
 def test_two_results_of_one_cell_are_an_error_that_names_it(fabricate) -> None:

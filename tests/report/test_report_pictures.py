@@ -142,6 +142,7 @@ def test_pictures_of_a_hosts_networks(series: Path, tmp_path: Path) -> None:
     assert found.notes == []
     (grid,) = found.grids
     assert grid.heads == ["input", "static", "local soft", "ODConv"] and len(grid.rows) == 2
+    assert grid.title == "Attention maps", "the paper's Figure 7 is of images"
     assert all(p is not None and p.svg for _, row in grid.rows for p in row)
     assert all(p.note for _, row in grid.rows for p in row[1:]), "which class it is a map of"
     assert [name for name, _ in found.attentions] == ["local soft", "ODConv"]
@@ -175,11 +176,13 @@ def test_segmentations_of_every_head(tmp_path: Path) -> None:
         cells.write(cell.folder, {"score": 0.1}, cells.METRICS)
     found = gallery(collect([tmp_path / "out"]).tasks["masks"], Studio(tmp_path / "img"), count=2)
     assert found.notes == []
-    assert [g.title.partition(" (")[0] for g in found.grids] == [
+    assert [g.title for g in found.grids] == [
         f"{what} of {head}" for head in sorted(task["networks"]) for what in ("Segmentations", "Attention maps")
     ]
     assert found.grids[0].heads == ["input", "truth", "static", "local soft"]
     assert all(len(row) == 4 and all(row) for _, row in found.grids[0].rows) and found.grids[0].legend
+    light = [sum(int(colour[i : i + 2], 16) for i in (1, 3, 5)) for name, colour in found.grids[0].legend[1:]]
+    assert min(light) >= 240, "every class can be told from the background's black"
     names = [p.name for p in (tmp_path / "img").iterdir()]
     assert len(names) == len(set(names)) and any("deeplabv3plus-mask1" in n for n in names)
     assert [name for name, _ in found.attentions] == ["deeplabv3plus local soft", "fpn local soft"]

@@ -11,6 +11,7 @@ pytest.importorskip("scipy")
 from scipy import stats
 
 from dynconv_plugins.report import published
+from dynconv_plugins.report.records import Task
 from dynconv_plugins.report.statistics import holm, mcnemar, paired, resolution, summarise, wilson
 
 
@@ -67,7 +68,7 @@ def test_the_papers_own_folds() -> None:
     assert t == pytest.approx(3.550, abs=1e-3)
     assert found.p == pytest.approx(2 * stats.t.sf(t, 9)) == pytest.approx(6.215e-3, rel=1e-3)
     assert found.wilcoxon == pytest.approx(2 / 2**10), "ahead in all ten folds: the smallest p there is"
-    note = published.own_test_note()
+    note = published.own_test_note(Task("folds"), [])
     assert "+8.2 points" in note and "p = 0.0062" in note and "p < 0.001" in note
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from dynconv_plugins.report.cost_table import costs
 from dynconv_plugins.report.looks import looks
 from dynconv_plugins.report.places import placeless_record
 from dynconv_plugins.report.records import Cell, Model, Task
+from dynconv_plugins.report.statistics import holm
 from dynconv_plugins.report.summary import answer, budget, caveats
 
 
@@ -81,6 +83,20 @@ def test_one_run_is_compared_by_mcnemar(fabricate) -> None:
     assert "at least three runs" in answer(task, rows).text
     tested = tables.tests(task, rows)
     assert "100 : 0" in tested.markdown() and "another seed" in tested.about and "verdict rests" not in tested.about
+    # One p among several is corrected, as the other tests' are.
+    third = made.root / "task" / "hard"
+    shutil.copytree(made.root / "task" / "odconv", third)
+    record = json.loads((third / "seed0/cell.json").read_text()) | {"operator": "hard", "label": "hard"}
+    (third / "seed0/cell.json").write_text(json.dumps(record))
+    rightly = np.where(np.arange(1000) < 515, truth, truth + 1)
+    np.savez(third / "seed0" / "predictions.npz", truth=truth, predicted=np.where(np.arange(1000) < 5, -1, rightly))
+    task = collect([made.root]).tasks["task"]
+    several = compare(task)
+    table = tables.tests(task, several)
+    place = [h.text for h in table.heads].index("McNemar with Holm")
+    alone = [r.exact.p for r in several if r.exact]
+    assert [row[place].raw for row in table.rows] == holm(alone) and holm(alone) != alone
+    shutil.rmtree(third)
     path = made.root / "task/odconv/seed0/predictions.npz"
     whole = path.read_bytes()
     for damaged in (b"PK", whole[: len(whole) // 2], whole[:100] + bytes(200) + whole[300:]):
@@ -96,6 +112,18 @@ def test_answers_no_and_in_part(fabricate) -> None:
     _, task, rows = study_of(fabricate, scores, networks=("FCN", "ResNet"))
     found = answer(task, rows)
     assert found.word == "In part" and "ResNet static" in found.text
+
+
+def test_significant_losses_are_not_hidden_by_the_best(fabricate) -> None:
+    """Neither where nothing is shown nor where one model pays."""
+    noise = (0.03, -0.03, 0.02, -0.02, 0.0)
+    scores = {"static": STATIC, "odconv": shifted(0.01, noise), "hard": shifted(-0.05), "dyconv": shifted(-0.1)}
+    _, task, rows = study_of(fabricate, scores)
+    found = answer(task, rows)
+    assert found.word == "Not shown"
+    assert "2 of 3 are significantly worse: DyConv (−10.0 points, p < 0.001) and hard (−5.0 points, p" in found.text
+    _, task, rows = study_of(fabricate, scores | {"dyconv": shifted(0.1)})
+    assert "1 of 3 is significantly worse: hard (−5.0 points" in answer(task, rows).text
 
 
 def test_the_budget_is_the_frontier(fabricate) -> None:
@@ -178,8 +206,10 @@ def test_networks_that_have_learned_next_to_nothing_are_called_that(fabricate) -
         assert "pixel accuracy (%)" in shown.markdown() and f"would score {constant:.1%}" in shown.about
         return " ".join(caveats(study, {"task": rows})["task"])
 
-    assert "hardly learned the task" in said(0.037) and "3.7%" in said(0.037)
+    assert "The networks have hardly learned the task" in said(0.037) and "3.7%" in said(0.037)
     assert "hardly" not in said(0.01)
+    # One that predicts little but the background beside one that has learned is named.
+    assert "One network has hardly learned the task" in said(0.031) and "3.1%): static (4.5%). Its" in said(0.031)
 
 
 def test_a_class_that_is_nowhere_has_a_row_and_no_part_in_the_mean(fabricate) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import tempfile
 import zipfile
@@ -106,13 +107,24 @@ def test_a_study_goes_on_elsewhere_from_the_records_of_its_report(
     assert json.loads((tmp_path / "out/b/costs.json").read_text())["models"]["odconv"]["latency_ms"]
 
 
-def test_dry_run_changes_nothing(tmp_path: Path, study) -> None:
+def test_dry_run_writes_nothing_but_data(tmp_path: Path, study) -> None:
     wrong = {**SERIES, "models": [{"operator": "odconv", "num_kernels": -1}]}
-    done = study(write_plan(tmp_path / "p.yaml", a=SERIES, b=wrong), "--out", "out", "--dry-run")
+    blocked = {**SERIES, "options": {"epochs": 1, "pretrained_path": "runs/backbone/w.pth"}, "seeds": 2}
+    path = write_plan(tmp_path / "p.yaml", a=SERIES, b=wrong, c=blocked, d={**SERIES, "data": "Adiac"})
+    done = study(path, "--out", "out", "--dry-run")
     assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "timing 3 training steps: a/static" in done.stdout
+    # What cannot run for want of a file, or of its data, is listed all the same.
+    assert all(re.search(rf"{key} +│ blocked", done.stdout) for key in ("c/static/seed0", "c/static/seed1"))
+    assert re.search("d/static/seed0 +│ blocked", done.stdout)
+    assert "cannot run c: pretrained_path runs/backbone/w.pth is not there; made by: dynconv study backbone" in (
+        done.stdout
+    )
+    assert "a: 1 cells to run, about" in done.stdout and "2 of 5 cells to run, about" in done.stdout
+    assert "with 1 at a time; 3 are blocked" in done.stdout
     assert "a/static/seed0" in done.stdout and "timed steps" in done.stdout and "about" in done.stdout
     assert "cannot run b/odconv/seed0: " in done.stdout and "num_kernels" in done.stdout
-    assert not (tmp_path / "out/a").exists() and not (tmp_path / "out/study.yaml").exists()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["data"]
 
 
 @pytest.mark.slow  # what jobs do has tests of its own in tests/distributed

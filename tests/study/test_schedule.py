@@ -44,6 +44,10 @@ def test_a_named_file_that_is_gone_costs_no_result(tmp_path: Path) -> None:
     again = made(tmp_path, a=task)
     assert again.status == {"a/static/seed0": "done"} and "is not there" in again.troubles["a"]
     assert cells.read(first, cells.METRICS) == {"score": 0.5} and not unused.exists()
+    assert [c.key for c in again.blocked] == ["a/odconv/seed0"]
+    cells.update(first, status="waiting")  # as one that an archive brought along, whose weights it left behind
+    assert made(tmp_path, a=task).status == {} and cells.read(first)["status"] == "waiting"
+    cells.update(first, status="done")
     weights.write_text("another")
     assert made(tmp_path, a=task).status["a/static/seed0"] == "waiting", "that is another input"
 

@@ -242,13 +242,18 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _lightened(palette: np.ndarray) -> np.ndarray:
+    """Colours ``[classes, 3]`` that can be told from the background's black, which VOC's darkest cannot."""
+    return np.concatenate([palette[:1], (80 + palette[1:] * (175 / 255)).round().astype(np.uint8)])
+
+
 def samples(folder: Path, n: int) -> list[Sample]:
     """Test images at even distances."""
     from mmengine.dataset import pseudo_collate
 
     record, dataset = json.loads((folder / "cell.json").read_text()), _tested(folder)
     pixels = record["data"]["options"]["pixels"]
-    palette = np.array(dataset.metainfo["palette"], np.uint8)
+    palette = _lightened(np.array(dataset.metainfo["palette"], np.uint8))
     names, made = tuple(_names(dataset, record)), []
     for k, index in enumerate(np.linspace(0, len(dataset) - 1, min(n, len(dataset))).round().astype(int)):
         sample = dataset[int(index)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
@@ -29,11 +29,12 @@ class DynConvBackbone(BaseModule):
         frozen_stages: Everything that the feature map of this index is computed by (0: the stem) gets no gradient and
             stays in eval mode, attention branches included. -1: nothing.
         norm_eval: Keeps every batch norm in eval mode during training, those in attention branches too.
-        checkpoint: File to start training from: our trainer's or timm's ``.pth.tar``, a plain state dict, or
-            safetensors. Classifier weights in it are dropped; everything else must match, except that a static
-            network's weights start its dynamic twin. Tests do without it.
+        checkpoint: File to start training from: our trainer's or timm's ``.pth.tar``, a plain state dict, safetensors,
+            or a segmentor's with such a backbone. Classifier or head in it are dropped; everything else must match,
+            except that a static network's weights start its dynamic twin. Tests do without it.
         in_channels: Channels of the image.
-        init_cfg: mmengine's; not needed, timm's models initialise themselves.
+        init_cfg: mmengine's; not needed, timm's models initialise themselves. ``Pretrained`` needs the ``prefix`` under
+            which a segmentor's checkpoint holds its backbone.
         **kwargs: For the model (``num_kernels``, ``reduction``, ``small_stem``, ``drop_path_rate``, ...).
 
     Shape:
@@ -59,15 +60,19 @@ class DynConvBackbone(BaseModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg)
+        self._check(model_name, out_indices, frozen_stages, in_channels, kwargs)
         if ":" not in model_name and not timm.is_model(model_name.partition(".")[0]):
             raise UnknownName("model", model_name, timm.list_models())
-        options = dict(kwargs, in_chans=in_channels, pretrained=kwargs.pop("pretrained", False))
+        options = dict(kwargs, in_chans=in_channels, pretrained=bool(kwargs.get("pretrained")))
         if output_stride is not None:
             options["output_stride"] = output_stride
         try:
             self.model = timm.create_model(model_name, features_only=True, out_indices=tuple(out_indices), **options)
-        except (AssertionError, TypeError, IndexError, NotImplementedError) as e:
-            raise UserError(f"{model_name} takes no {options}, out_indices={tuple(out_indices)}: {e}") from e
+        except UserError:
+            raise
+        except Exception as e:  # whatever a model's constructor makes of its arguments
+            why = " ".join(str(e).split())
+            raise UserError(f"{model_name} takes no {options}, out_indices={tuple(out_indices)}: {why}") from e
         # timm has taken the network apart: what goes from layer to layer must know whose forward it belongs to.
         connect(self.model)
         self.channels: list[int] = self.model.feature_info.channels()
@@ -113,6 +118,24 @@ class DynConvBackbone(BaseModule):
                     module.eval()
         return self
 
+    def _check(self, model_name: Any, out_indices: Any, frozen_stages: Any, in_channels: Any, others: dict) -> None:
+        """Refuses what timm would take for something else, or would end in a traceback."""
+        if not isinstance(model_name, str):
+            raise UserError(f"model_name must be the name of a timm model, not {model_name!r}")
+        if "in_chans" in others:
+            raise UserError(f"in_chans={others['in_chans']!r}: write in_channels=")
+        # A string is what mmseg's own backbones take; to timm any is a wish to download.
+        if isinstance(others.get("pretrained"), str):
+            raise UserError(f"pretrained={others['pretrained']!r}: start from a file with checkpoint=FILE")
+        for given in pretrained(self.init_cfg):
+            if not given.get("prefix"):
+                raise UserError("init_cfg=dict(type='Pretrained', ...): start from a file with checkpoint=FILE")
+        if not isinstance(out_indices, Sequence) or not all(isinstance(i, int) for i in out_indices):
+            raise UserError(f"out_indices must be whole numbers, as (1, 2, 3, 4), not {out_indices!r}")
+        for name, value, least in (("frozen_stages", frozen_stages, -1), ("in_channels", in_channels, 1)):
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
     def _stages(self, last: int) -> list[str]:
         """Names of the submodules that feature map `last` is computed by, in order."""
         if last < 0:
@@ -129,3 +152,9 @@ class DynConvBackbone(BaseModule):
                 if part.replace(".", "_") == ends[last].replace(".", "_"):
                     return names
         raise UserError(f"frozen_stages={last} lies beyond the deepest feature map of out_indices")
+
+
+def pretrained(init_cfg: Mapping | Sequence[Mapping] | None) -> list[Mapping]:
+    """The entries of an ``init_cfg`` of mmengine's that load a file."""
+    entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
+    return [entry for entry in entries if entry.get("type") == "Pretrained"]

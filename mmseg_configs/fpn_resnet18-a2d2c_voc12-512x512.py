@@ -1,4 +1,4 @@
 _base_ = "./fpn_resnet18_voc12-512x512.py"
 model = dict(backbone=dict(model_name="resnet18_a2d2c"))
 # temperature 30 -> 1 over the first tenth of the schedule, as the paper's 10 of 100 epochs
-default_hooks = dict(temperature=dict(type="TemperatureHook", iters=_base_.train_cfg.max_iters // 10))
+default_hooks = dict(temperature=dict(type="TemperatureHook", part=0.1))

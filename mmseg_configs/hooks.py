@@ -10,6 +10,11 @@ from torch import nn
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.temperature import has_learned
+
+from .backbone import DynConvBackbone, pretrained
+
+_KEY, _ENTRY = "kept_temperatures", "attention.temperature"
 
 
 @HOOKS.register_module(force=True)
@@ -17,41 +22,103 @@ class TemperatureHook(Hook):
     """Linear temperature from `start` to `end`, then constant; a function of the iteration alone, so resuming is exact.
 
     The temperature is a buffer of the operators: checkpoints hold it, and testing uses it. It is logged as
-    ``temperature``.
+    ``temperature``. Attention that was trained before keeps the temperature it came with (``backbone.checkpoint``,
+    ``load_from`` or ``init_cfg``), and so does attention that is frozen.
 
     Args:
         iters: Iterations until `end` is reached; for iteration-based loops.
         epochs: Epochs until `end` is reached, instead of `iters`; the paper's 10.
         start: First temperature.
         end: Last temperature.
+        part: Part of the whole training until `end` is reached, where neither `iters` nor `epochs` is given.
+        force: Anneals attention that was trained before as well.
 
     Raises:
-        UserError: If not exactly one of `iters` and `epochs` is given, or the model has no dynamic convolution.
+        UserError: If both `iters` and `epochs` are given, a number is out of range, or the model has no dynamic
+            convolution.
 
     Source: Dynamic Convolution (CVPR 2020), section 3.3; ODConv (ICLR 2022), section 4.1.
     """
 
     def __init__(
-        self, iters: int | None = None, epochs: float | None = None, start: float = 30.0, end: float = 1.0
+        self,
+        iters: float | None = None,
+        epochs: float | None = None,
+        start: float = 30.0,
+        end: float = 1.0,
+        part: float = 0.1,
+        force: bool = False,
     ) -> None:
-        if (iters is None) == (epochs is None):
-            raise UserError("TemperatureHook takes either iters= or epochs=")
-        self.per_iteration = iters is not None
-        self.schedule = dc.LinearTemperature(start=start, end=end, epochs=iters if self.per_iteration else epochs)
+        if iters is not None and epochs is not None:
+            raise UserError("TemperatureHook takes either iters= or epochs=, not both")
+        given = {"iters": iters, "epochs": epochs, "part": part, "start": start, "end": end}
+        for name, value in given.items():
+            if name in ("iters", "epochs") and value is None:
+                continue
+            if not isinstance(value, (int, float)) or not (value > 0 or (value == 0 and name not in ("start", "end"))):
+                least = "above 0" if name in ("start", "end") else "of at least 0"
+                raise UserError(f"TemperatureHook: {name} must be a number {least}, not {value!r}")
+        self.iters, self.epochs, self.part, self.force = iters, epochs, part, force
+        self.start, self.end = start, end
+        self.read: set[str] = set()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Notes what the checkpoint holds: with a `CheckpointGuard` that is not strict it need not be everything."""
+        self.read = {key.removeprefix("module.") for key in checkpoint.get("state_dict", checkpoint)}
 
     def before_train(self, runner: Runner) -> None:
-        """Makes sure that there is something to set."""
-        if not dc.operators_in(bare(runner)):
+        """Makes sure that there is something to set, and finds out what keeps its temperature."""
+        model = bare(runner)
+        if not dc.operators_in(model):
             raise UserError("TemperatureHook: the model has no dynamic convolution; take the hook out of the config")
+        operators = {n: op for n, op in dc.operators_in(model).items() if hasattr(op.attention, "temperature")}
+        self.unit = 1 if self.epochs is None else len(runner.train_dataloader)
+        length = self.iters if self.epochs is None else self.epochs
+        length = self.part * runner.max_iters if length is None else length
+        self.schedule = dc.LinearTemperature(start=self.start, end=self.end, epochs=length)
+        if self.force:
+            kept = []
+        elif runner.iter:  # resumed: what it has learned since is no reason to stop
+            kept = runner.message_hub.runtime_info.get(_KEY, [])
+        else:
+            started = _started(model)
+            loaded = {n: op for n, op in operators.items() if op in started or f"{n}.{_ENTRY}" in self.read}
+            kept = [name for name, op in loaded.items() if has_learned(op)]
+        runner.message_hub.update_info(_KEY, kept)
+        if kept:
+            now = operators[kept[0]].attention.temperature.item()
+            runner.logger.info(
+                f"trained attention keeps its temperature, {now:g} ({len(kept)} of {len(operators)} layers); "
+                "TemperatureHook(force=True) would anneal it"
+            )
+        self.annealed = [op for name, op in operators.items() if name not in kept and _trains(op.attention)]
+        for module in model.modules():
+            if hasattr(module, "annealing"):  # `dynconv_plugins.anneal`: two would quarrel
+                module.annealing = None
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Sets the temperature of this iteration."""
-        step = runner.iter if self.per_iteration else runner.iter / len(runner.train_dataloader)
-        temperature = self.schedule(step)
-        dc.set_temperature(bare(runner), temperature)
-        runner.message_hub.update_scalar("train/temperature", temperature)
+        temperature = self.schedule(runner.iter / self.unit)
+        for operator in self.annealed:
+            operator.set_temperature(temperature)
+        if self.annealed:
+            runner.message_hub.update_scalar("train/temperature", temperature)
 
 
 def bare(runner: Runner) -> nn.Module:
     """The model without a wrapper for distributed training."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _trains(attention: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in attention.parameters())
+
+
+def _started(model: nn.Module) -> set[nn.Module]:
+    """The dynamic convolutions in modules whose initialisation reads a file."""
+    found = set()
+    for module in model.modules():
+        start = module.checkpoint if isinstance(module, DynConvBackbone) else None
+        if start or pretrained(getattr(module, "init_cfg", None)):
+            found |= set(dc.operators_in(module).values())
+    return found

@@ -1,8 +1,9 @@
 """mmseg's own training script under torchrun: ``torchrun --nproc-per-node=2 -m mmseg_configs.processes CONFIG ...``.
 
 ``mim train --launcher pytorch`` runs that script too, but mmengine then insists on a GPU per process. Here processes
-without one join each other before mmengine looks, and all arguments are the script's: ``--work-dir``, ``--resume``,
-``--cfg-options``. ``train_dataloader.batch_size`` is per process. The loss in the log is the first process's.
+that are more than the GPUs share these, or do without, and join each other before mmengine looks. All arguments are the
+script's: ``--work-dir``, ``--resume``, ``--cfg-options``. ``train_dataloader.batch_size`` is per process. The loss in
+the log is the first process's.
 """
 
 from __future__ import annotations
@@ -34,12 +35,11 @@ def options(devices: int, processes: int) -> list[str]:
     """What a config must say where there are fewer GPUs than processes; nothing elsewhere."""
     if devices >= processes:
         return []
-    chosen = ["env_cfg.dist_cfg.backend=gloo"]
-    if not devices:
-        # mmengine names a device by default, which CPUs do not have; its own default for the buffers goes with it.
-        wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
-        chosen += [f"model_wrapper_cfg.{name}={value}" for name, value in wrapper.items()]
-    return ["--cfg-options", *chosen]
+    # mmengine gives each process the device of its number, which CPUs and shared GPUs do not have; its own default for
+    # the buffers goes with it.
+    wrapper = {"type": "MMDistributedDataParallel", "device_ids": None, "broadcast_buffers": False}
+    chosen = [f"model_wrapper_cfg.{name}={value}" for name, value in wrapper.items()]
+    return ["--cfg-options", "env_cfg.dist_cfg.backend=gloo", *chosen]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -51,7 +51,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError("start this with torchrun --nproc-per-node=N -m mmseg_configs.processes CONFIG ...")
     found = script()
     devices, processes = torch.cuda.device_count(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if not devices:
+    if devices < processes:
+        if devices:
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % devices)
         torch.distributed.init_process_group("gloo", timeout=timedelta(minutes=30))
     sys.argv = [str(found), *words, "--launcher", "pytorch", *options(devices, processes)]
     runpy.run_path(str(found), run_name="__main__")

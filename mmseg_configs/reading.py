@@ -11,11 +11,11 @@ import torch
 
 def checkpoint(path: str | Path) -> dict[str, Any]:
     """Reads an mmengine checkpoint without running anything that lies in it."""
-    with torch.serialization.safe_globals(_logged()):
+    with torch.serialization.safe_globals(logged()):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _logged() -> list:
+def logged() -> list:
     """What an mmengine checkpoint holds beside weights: its log, arrays of numbers with methods bound by ``getattr``.
 
     The methods are not wanted, and ``getattr`` is not to be let loose on a file: it is read as a function of nothing.

@@ -11,12 +11,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 import dynconv_plugins as dc
-from dynconv_plugins.errors import require
+from dynconv_plugins.checkpoints import layouts
+from dynconv_plugins.errors import UnknownName, UserError, require
 
 MODELS = require("mmengine.registry", "mmseg").MODELS
 require("mmseg", "mmseg")
@@ -34,19 +36,45 @@ from . import (  # noqa: E402 - they register themselves
     stopping,  # noqa: F401
 )
 
+_CONVOLUTION = inspect.signature(nn.Conv2d).parameters
+
 
 @functools.cache
 def for_mmcv(operator: type[nn.Module]) -> type[nn.Module]:
-    """Returns `operator` with the ``init_weights`` by which mmcv's ``ConvModule`` knows to keep its hands off.
+    """Returns `operator` as mmcv needs it.
 
-    Without it every ``ConvModule`` re-initialises ``weight`` by its shape, in which the K kernels look like K times
-    as many filters. There is nothing to do in it: operators initialise themselves when they are built.
+    ``init_weights`` is how mmcv's ``ConvModule`` knows to keep its hands off. Without it every ``ConvModule``
+    re-initialises ``weight`` by its shape, in which the K kernels look like K times as many filters. There is nothing
+    to do in it: operators initialise themselves when they are built.
+
+    A static convolution's weights, such as ``init_cfg=dict(type='Pretrained')`` finds them in a published backbone, are
+    taken over by `load_static`, so that the network computes what the static one did.
+
+    Raises:
+        UserError: By the class it returns, for arguments that `operator` does not take.
     """
+    own = [p.name for p in inspect.signature(operator).parameters.values() if p.kind is p.KEYWORD_ONLY]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs:
+            if name not in own and name not in _CONVOLUTION:
+                raise UnknownName(f"argument of {operator.__name__}", name, own)
+        try:
+            operator.__init__(self, *args, **kwargs)
+        except (TypeError, ValueError) as e:
+            given = ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+            raise UserError(f"{operator.__name__} cannot be built with {given}: {' '.join(str(e).split())}") from e
 
     def init_weights(self) -> None:
         """Keeps the operator's own initialisation."""
 
-    return type(operator.__name__, (operator,), {"init_weights": init_weights, "__doc__": operator.__doc__})
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        misfits = layouts.static(state_dict, {prefix.removesuffix("."): self}) if prefix else {}
+        rest[-1].extend(f"size mismatch for {key}: {text}" for key, text in misfits.items())
+        operator._load_from_state_dict(self, state_dict, prefix, *rest)
+
+    methods = {f.__name__: f for f in (__init__, init_weights, _load_from_state_dict)}
+    return type(operator.__name__, (operator,), {**methods, "__doc__": operator.__doc__})
 
 
 def register_operators() -> None:

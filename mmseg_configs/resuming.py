@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import random
 from typing import Any
 
@@ -22,7 +23,14 @@ class ExactCheckpointHook(CheckpointHook):
     schedules and early stopping which watch it count differently. The states of the random generators are saved too,
     which mmengine does not; with data loaders that run in the main process (``num_workers=0``) the augmentation goes on
     where it was.
+
+    Args:
+        interval: Epochs between two checkpoints; by default there is one after each validation, and after the last
+            epoch.
+        **kwargs: Of ``CheckpointHook``.
     """
+
+    _due: bool | None = None  # None: no validation of a training is under way
 
     def before_train(self, runner: Runner) -> None:
         """Sets the generators of a resumed training; nothing is drawn between here and the first sample."""
@@ -31,13 +39,21 @@ class ExactCheckpointHook(CheckpointHook):
             _restore(self._resumed)
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Nothing yet."""
+        """Saves as mmengine does, but where a validation follows only notes whether to save after it."""
+        self._due = None
+        if not _validates(runner, runner.epoch + 1):
+            super().after_train_epoch(runner)
+        else:
+            last = self.save_last and self.is_last_train_epoch(runner)
+            self._due = last or self.interval < 1 or self.every_n_epochs(runner, self.interval, self.save_begin)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Saves the best weights if these are, and the state to resume from."""
         self.last_ckpt = None  # or mmengine would save the same state twice
         super().after_val_epoch(runner, metrics or {})
-        self._save_checkpoint_with_step(runner, runner.epoch, meta={"epoch": runner.epoch, "iter": runner.iter})
+        # A training that is stopped here has no other epoch to save.
+        if self._due or (self._due is not None and runner.train_loop.stop_training):
+            self._save_checkpoint_with_step(runner, runner.epoch, meta={"epoch": runner.epoch, "iter": runner.iter})
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds the states of the random generators."""
@@ -47,6 +63,15 @@ class ExactCheckpointHook(CheckpointHook):
         """Keeps the states of a checkpoint to resume from until training starts."""
         if runner._resume:
             self._resumed = checkpoint.get(_KEY)
+
+
+def _validates(runner: Runner, epoch: int) -> bool:
+    """Whether the training loop validates after `epoch`, counted from one."""
+    loop = runner.train_loop
+    if runner.val_loop is None or epoch < loop.val_begin:
+        return False
+    interval = loop.dynamic_intervals[bisect.bisect(loop.dynamic_milestones, epoch + 1) - 1]
+    return epoch % interval == 0 or epoch == loop.max_epochs
 
 
 def _state() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from dynconv_plugins.checkpoints import layouts
@@ -15,18 +16,28 @@ from dynconv_plugins.checkpoints.reading import unwrap
 from dynconv_plugins.convert import operators_in
 from dynconv_plugins.errors import UserError
 
+from . import reading
+
+# Where a segmentor holds the network inside its `DynConvBackbone`.
+_SEGMENTORS = "backbone.model."
+
 
 def read(path: str | Path) -> dict[str, Tensor]:
     """Returns the state dict in a ``.safetensors`` file, or in what timm's or our trainer saved (EMA weights first).
 
+    Of a segmentor that was trained with `DynConvBackbone` it is the backbone's.
+
     Raises:
         UserError: If the file is missing, damaged, or holds anything but weights and plain values.
     """
-    content = contents(path)
+    with torch.serialization.safe_globals(reading.logged()):
+        content = contents(path)
     try:
-        return unwrap(content)
+        weights = unwrap(content)
     except UserError as e:
         raise UserError(f"checkpoint {path}: {e}") from e
+    own = {key.removeprefix(_SEGMENTORS): value for key, value in weights.items() if key.startswith(_SEGMENTORS)}
+    return own or weights
 
 
 def load_features(features: nn.Module, path: str | Path, classifier_keys: Iterable[str]) -> None:

@@ -33,7 +33,7 @@ model = dict(backbone=dict(model_name="resnet18_{operator}"))
 """
 _TEMPERATURE = """\
 # temperature 30 -> 1 over the first tenth of the schedule, as the paper's 10 of 100 epochs
-default_hooks = dict(temperature=dict(type="TemperatureHook", iters=_base_.train_cfg.max_iters // 10))
+default_hooks = dict(temperature=dict(type="TemperatureHook", part=0.1))
 """
 _BUDGET = """\
 # logs how much of the masks is on, and the loss that holds it to the budget

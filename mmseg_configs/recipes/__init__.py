@@ -145,6 +145,12 @@ def compose(
 
     every = max(1, epochs // (chosen.VALIDATIONS or epochs))
     cfg["train_cfg"] = dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=every)
+    saving = dict(type="ExactCheckpointHook", save_best="mIoU", rule="greater", max_keep_ckpts=2)
+    if getattr(chosen, "SETTLES", False) and "temperature" in hooks:
+        # The last iteration of an epoch, of `steps`, is that much before its end; a short training has one validation.
+        steps = each // batch_size if drop_last else math.ceil(each / batch_size)
+        cfg["train_cfg"]["val_begin"] = min(epochs, math.ceil(hooks["temperature"]["epochs"] + 1 / max(1, steps)))
+        saving["interval"] = 1  # by default it would wait for a validation
     # one line an epoch, with the mean over it
     whole = dict(data_src="loss", method_name="mean", window_size="epoch")
     cfg["log_processor"] = dict(by_epoch=True, custom_cfg=[whole])
@@ -152,7 +158,7 @@ def compose(
     del cfg["default_hooks"]["interrupt"]  # for loops that count iterations
     cfg["default_hooks"] |= dict(
         logger=dict(type="LoggerHook", interval=10**9),
-        checkpoint=dict(type="ExactCheckpointHook", save_best="mIoU", rule="greater", max_keep_ckpts=2),
+        checkpoint=saving,
         **hooks,
     )
     return _write(Path(out), cfg, f"{head} on ResNet-18, {operator}, recipe {recipe}: {chosen.__doc__.strip()}")

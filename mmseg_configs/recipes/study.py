@@ -13,6 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 EPOCHS, BATCH, DROPOUT, VALIDATIONS = 30, 32, 0.2, None
+# A network whose temperature falls swings meanwhile: its first validation, and with it all that watches one, waits for
+# the last temperature. A static network is watched from its first epoch.
+SETTLES = True
 
 
 def augmentation(pixels: int) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import argparse
 import pytest
 import timm
 import torch
+from mmengine.logging import HistoryBuffer
 from mmseg.registry import MODELS
 from safetensors.torch import save_file
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -108,6 +109,17 @@ def test_norm_eval_reaches_the_attention():
         (dict(output_stride=5), "output_stride"),
         (dict(num_kernel=4), "num_kernel"),
         (dict(checkpoint="none.pth"), "does not exist"),
+        (dict(model_name="resnet18_odconv4x.pth"), "resnet18_odconv4x.pth takes no"),
+        (dict(model_name=None), "model_name must be"),
+        (dict(frozen_stages="2"), "frozen_stages must be"),
+        (dict(out_indices=4), "out_indices must be"),
+        (dict(in_channels=0), "in_channels must be"),
+        (dict(in_chans=4), "write in_channels="),
+        (dict(pretrained=True), "resnet18_odconv takes no .*pretrained"),
+        (dict(pretrained="open-mmlab://resnet18_v1c"), "checkpoint=FILE"),
+        (dict(model_name="resnet18", pretrained="resnet18.pth"), "checkpoint=FILE"),
+        (dict(init_cfg=dict(type="Pretrained", checkpoint="odconv.pth")), "checkpoint=FILE"),
+        (dict(init_cfg=[dict(type="Pretrained", checkpoint="odconv.pth")]), "checkpoint=FILE"),
     ],
 )
 def test_bad_arguments(kwargs, message):
@@ -151,6 +163,18 @@ def test_checkpoint_is_loaded(tmp_path, name, kind):
         for ours, theirs in zip(backbone(X), expected, strict=True):
             if ours.shape == theirs.shape:  # the stems of ResNets differ in where they are tapped
                 torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("by", ["checkpoint", "init_cfg"])
+def test_a_segmentors_backbone_is_loaded(tmp_path, by):
+    torch.manual_seed(1)
+    path, source = str(tmp_path / "iter_1.pth"), build()
+    state = {f"backbone.{key}": value for key, value in source.state_dict().items()}
+    log = HistoryBuffer([1.0], [1])  # as mmengine's runner saves it
+    torch.save({"state_dict": {**state, "decode_head.w": X}, "message_hub": {"log_scalars": {"loss": log}}}, path)
+    given = path if by == "checkpoint" else dict(type="Pretrained", checkpoint=path, prefix="backbone.")
+    loaded = start(**{by: given}).state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in source.state_dict().items())
 
 
 @pytest.mark.parametrize("operator", ["odconv", "odconv4x", "globalsoft", "hard", "dcd"])

@@ -43,7 +43,7 @@ def test_an_operators_file_is_a_few_lines_on_one_base(operator):
     lines = [line for line in text("fpn", operator, "voc12-128x128").splitlines() if not line.startswith("#")]
     assert lines[0] == '_base_ = "./fpn_resnet18_voc12-128x128.py"' and len(lines) <= 3
     cfg = config(f"fpn_resnet18-{operator}_voc12-128x128")
-    hooks = {"temperature": {"type": "TemperatureHook", "iters": 100}, "budget": {"type": "BudgetHook"}}
+    hooks = {"temperature": {"type": "TemperatureHook", "part": 0.1}, "budget": {"type": "BudgetHook"}}
     needed = HOOKS.get(operator)
     assert {name: cfg.default_hooks[name] for name in hooks if name in cfg.default_hooks} == (
         {needed: hooks[needed]} if needed else {}
@@ -99,7 +99,7 @@ def test_every_config_is_complete(name):
         assert iters == 20_000
     operator = name.split("_")[1].partition("-")[2]
     if HOOKS.get(operator) == "temperature":
-        assert cfg.default_hooks.temperature == dict(type="TemperatureHook", iters=iters // 10)
+        assert cfg.default_hooks.temperature == dict(type="TemperatureHook", part=0.1)
     parts = cfg.train_dataloader.dataset.get("datasets", [cfg.train_dataloader.dataset])
     masks = [part.data_prefix.seg_map_path for part in parts]
     assert masks == ["SegmentationClass"] + ["SegmentationClassAug"] * ("aug" in name)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
+import types
 
 import pytest
+import timm
 import torch
 from mmengine.config import Config
 from mmengine.dataset import DefaultSampler
 from mmengine.model import BaseModel
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
-from mmengine.registry import OPTIM_WRAPPERS
+from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -19,6 +22,7 @@ from yapf.yapflib import yapf_api
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
+from mmseg_configs.backbone import DynConvBackbone
 
 
 @OPTIM_WRAPPERS.register_module(force=True)
@@ -108,10 +112,87 @@ def test_resume_continues_the_schedule(tmp_path):
     assert model.seen == pytest.approx([5, 3, 1])
 
 
-@pytest.mark.parametrize("hook", [{}, dict(iters=3, epochs=1)])
-def test_needs_one_length(tmp_path, hook):
-    with pytest.raises(UserError, match="iters= or epochs="):
-        run(tmp_path, hook, by_epoch=False, max_iters=1)
+@pytest.mark.parametrize("loop", [dict(by_epoch=False, max_iters=8), dict(by_epoch=True, max_epochs=2)])
+def test_falls_over_a_part_of_the_training(tmp_path, loop):
+    model, _ = run(tmp_path, dict(part=0.5, start=9.0, end=1.0), **loop)
+    assert model.seen == pytest.approx([9, 7, 5, 3, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "hook, says",
+    [
+        (dict(iters=3, epochs=1), "either iters= or epochs="),
+        (dict(iters=-1), "iters must be a number of at least 0, not -1"),
+        (dict(iters="a"), "iters must be a number of at least 0, not 'a'"),
+        (dict(start=0), "start must be a number above 0, not 0"),
+        (dict(end=None), "end must be a number above 0"),
+        (dict(part=-0.1), "part must be"),
+        (dict(part=None), "part must be"),
+    ],
+)
+def test_numbers_out_of_range(hook, says):
+    with pytest.raises(UserError, match=says):
+        HOOKS.build(dict(type="TemperatureHook", **hook))
+
+
+class Backbone(Regressor):
+    """Two dynamic convolutions, the second frozen."""
+
+    def __init__(self, first: nn.Module) -> None:
+        super().__init__(first)
+        self.frozen = dc.ODConv2d(4, 4, 3).requires_grad_(False)
+
+
+def trained(path) -> str:
+    """The weights of a network whose attention was trained down to a temperature of 2."""
+    model = Backbone(dc.ODConv2d(4, 4, 3, num_kernels=2))
+    dc.set_temperature(model, 2.0)
+    torch.save({"state_dict": model.state_dict()}, path)
+    return str(path)
+
+
+def annealing(tmp_path, hook, monkeypatch, model, **options):
+    """The temperatures that the first convolution of `model` sees, and that of the frozen one afterwards."""
+    monkeypatch.setattr(sys.modules[__name__], "Regressor", lambda conv, _: model)
+    run(tmp_path / "w", dict(iters=2, start=9.0, end=1.0, **hook), by_epoch=False, **options)
+    return model.seen, model.frozen.attention.temperature.item()
+
+
+def test_trained_attention_keeps_its_temperature(tmp_path, monkeypatch):
+    def go(hook=None, conv=None, max_iters=3, **options):
+        model = Backbone(conv or dc.ODConv2d(4, 4, 3, num_kernels=2))
+        return annealing(tmp_path, hook or {}, monkeypatch, model, max_iters=max_iters, **options)
+
+    path = trained(tmp_path / "t.pth")
+    assert go() == ([9, 5, 1], 1), "a fresh network anneals, but not what is frozen in it"
+    assert go(load_from=path) == ([2, 2, 2], 2)
+    assert go(resume=True, max_iters=5) == ([2, 2], 2), "so does the training that goes on from there"
+    assert go(dict(force=True), load_from=path) == ([9, 5, 1], 2)
+    rest = {key: value for key, value in torch.load(path)["state_dict"].items() if not key.startswith("conv.")}
+    torch.save({"state_dict": rest}, path)
+    assert go(load_from=path, strict=False) == ([9, 5, 1], 2), "what was not in the file is as fresh as ever"
+    static = Backbone(dc.dynamize(nn.Conv2d(4, 4, 3), "odconv", num_kernels=2))
+    torch.save({"state_dict": static.state_dict()}, path)
+    assert go(load_from=path)[0] == [9, 5, 1], "a static network's weights have yet to learn"
+
+
+def test_only_the_part_that_was_loaded_keeps_its_temperature(tmp_path):
+    weights = timm.create_model("resnet18_odconv", channels=[8, 8, 8, 8], temperature=2.0).state_dict()
+    torch.save(weights, tmp_path / "w.pth")
+    backbone = DynConvBackbone("resnet18_odconv", channels=[8, 8, 8, 8], frozen_stages=1, checkpoint=tmp_path / "w.pth")
+    backbone.init_weights()
+    neck = dc.ODConv2d(4, 4, 3)
+    hook = HOOKS.build(dict(type="TemperatureHook", iters=4))
+    hub = types.SimpleNamespace(update_info=lambda *_: None, update_scalar=lambda *_: None)
+    logger = types.SimpleNamespace(info=lambda text: said.append(text))
+    said: list[str] = []
+    model = nn.ModuleList([backbone, neck])
+    runner = types.SimpleNamespace(model=model, iter=0, message_hub=hub, logger=logger)
+    hook.before_train(runner)
+    hook.before_train_iter(runner, 0)
+    assert {op.attention.temperature.item() for op in dc.operators_in(backbone).values()} == {2}
+    assert neck.attention.temperature == 30
+    assert len(said) == 1 and "keeps its temperature, 2 (16 of 17 layers)" in said[0]
 
 
 def test_refuses_a_static_model(tmp_path):

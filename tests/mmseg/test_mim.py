@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 import mmseg_configs
+from mmseg_configs import processes
 from mmseg_configs.processes import script
 
 FEW = ("train_dataloader.batch_size=2", "default_hooks.logger.interval=1")
@@ -57,7 +60,7 @@ def errors(text: str) -> list[str]:
 
 def test_train_resume_damage_and_test(python, tmp_path):
     name, work = "fpn_resnet18-odconv_diatoms-64x64", tmp_path / "work"
-    options = ("default_hooks.checkpoint.interval=1",)
+    options = ("default_hooks.checkpoint.interval=1", "default_hooks.temperature.iters=30")
     first = mim_train(python, tmp_path, name, work, 3, options=options)
     assert first.returncode == 0, first.stderr[-6000:]
     rows = [row for row in scalars(work) if "loss" in row]
@@ -95,6 +98,24 @@ def test_hard_attention_trains_and_logs_its_budget(python, tmp_path):
     assert all("temperature" not in row for row in rows)
 
 
+@pytest.mark.parametrize(
+    ("devices", "joined", "device"), [(0, True, None), (1, True, 0), (2, True, 1), (3, False, None), (4, False, None)]
+)
+def test_processes_without_a_gpu_of_their_own_share(tmp_path, monkeypatch, devices, joined, device):
+    seen = {}
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda n: seen.update(device=n))
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda kind, **_: seen.update(joined=kind))
+    monkeypatch.setattr(runpy, "run_path", lambda *_, **__: None)
+    monkeypatch.setattr(sys, "argv", ["processes"])
+    processes.main(["c.py"])
+    assert seen.get("device") == device and seen.get("joined") == ("gloo" if joined else None)
+    assert ("model_wrapper_cfg.device_ids=None" in sys.argv) == joined
+
+
 def test_bad_input_ends_in_one_line(python, tmp_path, voc):
     nowhere = voc / "none"
     missing = train(python, tmp_path, "fpn_resnet18_diatoms-64x64", data=nowhere)
@@ -114,6 +135,11 @@ def test_more_bad_input_ends_in_one_line(python, tmp_path, voc):
     assert 'tools/train.py", line' not in wrong.stderr
     wrong = train(python, tmp_path, name, options=("model.neck.conv_cfg.type=odcon",))
     assert wrong.returncode != 0 and "did you mean odconv" in "".join(errors(wrong.stderr))
+    wrong = train(
+        python, tmp_path, name, options=("model.neck.conv_cfg.type=odconv", "model.neck.conv_cfg.num_kernel=4")
+    )
+    assert wrong.returncode != 0 and "did you mean num_kernels" in "".join(errors(wrong.stderr))
+    assert "Traceback" not in wrong.stderr
     torch.save({"state_dict": {"other": torch.zeros(1)}}, tmp_path / "other.pth")
     foreign = test(python, tmp_path, name, tmp_path / "other.pth")
     assert foreign.returncode != 0 and "another architecture" in "".join(errors(foreign.stderr))

@@ -47,23 +47,24 @@ class Scores(BaseMetric):
         return {"mIoU": next(self.scores)}
 
 
-def train_on(scores, cfg, work_dir, epochs=30, resume=False) -> tuple[Runner, list[float]]:
+def train_on(scores, cfg, work_dir, epochs=30, resume=False, **saving) -> tuple[Runner, list[float]]:
     """mmengine's own runner with the schedule and the hooks of `cfg`; the learning rate of each epoch."""
+    validation = dict(val_dataloader=None, val_cfg=None, val_evaluator=None)
     init_default_scope("mmseg")
     rates: list[float] = []
     loader = dict(dataset=TensorDataset(torch.ones(2, 2)), batch_size=2, sampler=dict(type=DefaultSampler))
     loader["collate_fn"] = dict(type="default_collate")
+    if scores is not None:
+        validation = dict(val_dataloader=loader, val_cfg=dict(), val_evaluator=Evaluator(Scores(scores)))
     runner = Runner(
         Line(),
         str(work_dir),
         train_dataloader=loader,
-        val_dataloader=loader,
-        train_cfg=dict(by_epoch=True, max_epochs=epochs),
-        val_cfg=dict(),
-        val_evaluator=Evaluator(Scores(scores)),
+        train_cfg=dict(by_epoch=True, max_epochs=epochs, val_begin=cfg.train_cfg.get("val_begin", 1)),
+        **validation,
         optim_wrapper=cfg.optim_wrapper.to_dict(),
         param_scheduler=[dict(s) for s in cfg.param_scheduler],
-        default_hooks=dict(checkpoint=dict(cfg.default_hooks.checkpoint)),
+        default_hooks=dict(checkpoint=dict(cfg.default_hooks.checkpoint, **saving)),
         custom_hooks=[dict(h) for h in cfg.custom_hooks],
         default_scope="mmseg",
         resume=resume,
@@ -82,24 +83,50 @@ def train_on(scores, cfg, work_dir, epochs=30, resume=False) -> tuple[Runner, li
     return runner, rates
 
 
-def test_plateau_and_early_stopping(tmp_path, parts):
-    cfg = Config.fromfile(recipes.compose(tmp_path / "c.py", head="fpn", operator="odconv", **parts))
+@pytest.mark.parametrize(("operator", "late"), [("static", 0), ("odconv", 3)])
+def test_plateau_and_early_stopping(tmp_path, parts, operator, late):
+    """Of a network whose temperature falls, over 3 of 30 epochs, nothing counts before it has fallen."""
+    cfg = Config.fromfile(recipes.compose(tmp_path / "c.py", head="fpn", operator=operator, **parts))
+    assert cfg.train_cfg.get("val_begin", 1) == late + 1
     scores = [10.0, 20.0, *[15.0] * 40]
     runner, rates = train_on(scores, cfg, tmp_path / "whole")
-    # the best is that of epoch 2: five without a better one, and the rate falls; ten, and it is over
-    assert rates == pytest.approx([1e-3] * 7 + [1e-4] * 5) and runner.epoch == 12
-    assert [p.name for p in (tmp_path / "whole").glob("best_*")] == ["best_mIoU_epoch_2.pth"]
-    assert {p.name for p in (tmp_path / "whole").glob("epoch_*")} == {"epoch_11.pth", "epoch_12.pth"}
+    # the best is the second: five without a better one, and the rate falls; ten, and it is over
+    last = late + 12
+    assert rates == pytest.approx([1e-3] * (late + 7) + [1e-4] * 5) and runner.epoch == last
+    assert [p.name for p in (tmp_path / "whole").glob("best_*")] == [f"best_mIoU_epoch_{late + 2}.pth"]
+    assert {p.name for p in (tmp_path / "whole").glob("epoch_*")} == {f"epoch_{last - 1}.pth", f"epoch_{last}.pth"}
 
-    _, before = train_on(scores[:6], cfg, tmp_path / "cut", epochs=6)
-    resumed, after = train_on(scores[6:], cfg, tmp_path / "cut", resume=True)
-    assert before + after == pytest.approx(rates) and resumed.epoch == 12
+    # the first part ends in an epoch without validation where there are such
+    n = 2 if late else 6
+    first = () if late else scores[:n]
+    _, before = train_on(first, cfg, tmp_path / "cut", epochs=n)
+    resumed, after = train_on(scores[len(first) :], cfg, tmp_path / "cut", resume=True)
+    assert before + after == pytest.approx(rates) and resumed.epoch == last
     again, none = train_on([], cfg, tmp_path / "cut", resume=True)
-    assert none == [] and again.epoch == 12
+    assert none == [] and again.epoch == last
+
+
+@pytest.mark.parametrize(
+    ("scores", "interval", "kept"),
+    [
+        (None, -1, [4]),
+        (None, 1, [1, 2, 3, 4]),
+        (None, 3, [3, 4]),
+        ([1.0] * 4, -1, [1, 2, 3, 4]),
+        ([1.0] * 4, 3, [3, 4]),
+    ],
+)
+def test_checkpoints_come_with_or_without_validation(tmp_path, parts, scores, interval, kept):
+    cfg = Config.fromfile(recipes.compose(tmp_path / "c.py", head="fpn", operator="static", **parts))
+    cfg.custom_hooks, cfg.param_scheduler = [], []
+    work = tmp_path / f"{scores is None}{interval}"
+    train_on(scores, cfg, work, epochs=4, interval=interval, max_keep_ckpts=-1)
+    assert sorted(int(p.stem.rpartition("_")[2]) for p in work.glob("epoch_*")) == kept
+    assert len(list(work.glob("best_*"))) == (scores is not None)
 
 
 def test_the_rate_has_a_floor(tmp_path, parts):
-    cfg = Config.fromfile(recipes.compose(tmp_path / "c.py", head="fpn", operator="odconv", **parts))
+    cfg = Config.fromfile(recipes.compose(tmp_path / "c.py", head="fpn", operator="static", **parts))
     cfg.custom_hooks = []
     _, rates = train_on([1.0] * 40, cfg, tmp_path / "w", epochs=40)
     assert min(rates) == pytest.approx(1e-6) == rates[-1]

@@ -65,6 +65,25 @@ def test_the_studys_augmentation_is_its_own(tmp_path, parts):
     assert min(seen) in (80, 81) and max(seen) in (119, 120), "0.8 to 1.2 times as bright"
 
 
+@pytest.mark.parametrize(
+    ("operator", "options", "begin"),
+    [
+        ("static", {}, None),
+        ("hard", {}, None),
+        ("odconv", {}, 4),  # 3 epochs, and the iteration after them
+        ("odconv", dict(epochs=35), 5),  # 3.5 epochs of one iteration each: that of the fourth is before
+        ("odconv", dict(epochs=35, batch_size=2), 4),  # of three: it ends in the middle of the fourth
+        ("odconv", dict(epochs=35, batch_size=4), 5),  # of one, as the last image is left out
+        ("odconv", dict(epochs=1), 1),  # there is one validation at least
+        ("odconv", dict(recipe="modern"), None),
+    ],
+)
+def test_validation_waits_for_the_temperature(tmp_path, parts, operator, options, begin):
+    cfg = composed(tmp_path, parts, operator, **options)
+    assert cfg.train_cfg.get("val_begin") == begin
+    assert cfg.default_hooks.checkpoint.get("interval") == (1 if begin else None), "what validates late is saved before"
+
+
 def test_arguments_and_placement_reach_the_network(tmp_path, parts):
     def counted(**options):
         return dc.operators_in(MODELS.build(composed(tmp_path, parts, **options).model.backbone))

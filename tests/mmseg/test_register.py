@@ -15,6 +15,7 @@ from torch import nn
 
 import dynconv_plugins as dc
 import mmseg_configs.register as register
+from dynconv_plugins.errors import UserError
 from mmseg_configs.one_line import in_our_words
 
 BN = dict(type="BN", requires_grad=True)
@@ -37,6 +38,23 @@ def test_short_names_build_two_dimensional_operators(name):
 
 def test_short_name_takes_arguments():
     assert build_conv_layer(dict(type="odconv", num_kernels=2), 8, 8, 3).num_kernels == 2
+
+
+@pytest.mark.parametrize(
+    "cfg, says",
+    [
+        (dict(type="ODConv2d", num_kernel=4), "unknown argument of ODConv2d 'num_kernel'; did you mean num_kernels"),
+        (dict(type="odconv4x", kernels=4), "unknown argument of ODConv2d 'kernels'"),
+        (dict(type="globalsoft", num_kernels=2), "unknown argument of GlobalSoft2d"),
+        (dict(type="odconv", num_kernels=0), "ODConv2d cannot be built with .*num_kernels must be at least 1"),
+        (dict(type="odconv", num_kernels="4"), "ODConv2d cannot be built with .*num_kernels='4'"),
+        (dict(type="dyconv", temperature=0), "temperature must be positive"),
+    ],
+)
+def test_a_mistake_in_conv_cfg_is_one_line(cfg, says):
+    with pytest.raises(UserError, match=says) as caught:
+        ConvModule(4, 4, 3, conv_cfg=cfg)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -113,6 +131,28 @@ def test_mmsegs_own_backbones(config):
     with torch.no_grad():
         for ours, theirs in zip(model(x), twin(x), strict=True):
             assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["odconv", "odconv4x", "dyconv", "hard"])
+def test_a_static_backbones_weights_are_taken_over(tmp_path, name):
+    torch.manual_seed(0)
+    static = MODELS.build(BACKBONES["resnetv1c"])
+    torch.save(static.state_dict(), tmp_path / "static.pth")
+    start = dict(type="Pretrained", checkpoint=str(tmp_path / "static.pth"))
+    dynamic = MODELS.build(dict(BACKBONES["resnetv1c"], conv_cfg=dict(type=name), init_cfg=start))
+    dynamic.init_weights()
+    assert len(dc.operators_in(dynamic)) == 22
+    static.eval(), dynamic.eval()
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(dynamic(x), static(x), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_static_kernel_of_another_shape_is_refused():
+    module = ConvModule(4, 4, 3, conv_cfg=CONV)
+    with pytest.raises(RuntimeError, match=r"conv.weight: \[4, 4, 1, 1\] instead of \[4, 4, 3, 3\]"):
+        module.load_state_dict(ConvModule(4, 4, 1).state_dict())
 
 
 def test_fpn_neck_and_head():

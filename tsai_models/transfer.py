@@ -170,7 +170,9 @@ def pretrain(
     config, twin = dict(arch_config or {}), twin_of(arch)
     theirs = {k: v for k, v in config.items() if k not in ("operator", "where", "keep_weights", "operator_args")}
     operator = config.get("operator") or getattr(arch, "operator", None) or "odconv"
-    dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
+    # Aside: the twin starts as it would without, the same for every operator of a seed.
+    with torch.random.fork_rng(devices=[]):
+        dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
     learn = ts_learner(dls, twin, metrics=metrics, cbs=cbs, device=dls.device, **split(operator, twin, theirs)[1])
     if isinstance(arch, DynamicArch):
         without_weight_norm(learn.model)

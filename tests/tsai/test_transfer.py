@@ -8,6 +8,7 @@ import torch
 from fastai.metrics import accuracy
 from tsai.learner import ts_learner
 from tsai.models.FCN import FCN as tsai_fcn
+from tsai.models.utils import build_ts_model
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
@@ -120,6 +121,21 @@ def test_a_twin_that_does_not_fit_is_not_trained_first(make_dls):
 
     with pytest.raises(UserError, match="is not the static twin"):
         pretrain(DynamicArch(FCN, "odconv"), make_dls(), 1, fit=lambda _: pytest.fail("trained"))
+
+
+def test_the_twin_is_the_same_for_every_operator(make_dls):
+    def first(**config):
+        torch.manual_seed(0)
+        seen = []
+        pretrain(Net1_DCNN, dls, 1, fit=lambda learn: seen.append(learn.model.state_dict()), arch_config=config)
+        return seen[0]
+
+    dls = make_dls()
+    torch.manual_seed(0)
+    static = build_ts_model(Net1_CNN, dls=dls, device=dls.device).state_dict()
+    for config in ({"operator": "odconv"}, {"operator": "localsoft"}):
+        twin = first(**config)
+        assert all(torch.equal(twin[key], value) for key, value in static.items())
 
 
 def test_weight_normalised_networks_have_a_twin(make_dls):

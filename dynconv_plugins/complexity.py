@@ -58,8 +58,6 @@ def complexity(model: nn.Module, input_size: Sequence[int]) -> Complexity:
     from .backends import counting
 
     traced = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()
-    for module in traced.modules():
-        module._compiled_call_impl = None  # a trace does not go through compiled code
     first = next(traced.parameters(), torch.empty(()))
     x = torch.zeros(tuple(input_size), device=first.device, dtype=first.dtype)
     analysis = flop_count(traced, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)

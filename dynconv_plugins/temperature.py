@@ -59,6 +59,11 @@ class LinearTemperature:
         if min(self.start, self.end) <= 0 or self.epochs < 0:
             raise ValueError(f"temperatures must be positive and epochs not negative, got {self}")
 
+    @property
+    def falling(self) -> float:
+        """For how many epochs it changes."""
+        return self.epochs if self.start != self.end else 0.0
+
     def __call__(self, epoch: float) -> float:
         part = 1.0 if self.epochs == 0 else min(max(epoch / self.epochs, 0.0), 1.0)
         return self.start + (self.end - self.start) * part
@@ -100,11 +105,14 @@ def _lower(model: nn.Module, _inputs) -> None:
     schedule = model.annealing
     if schedule is None or backward_pass() >= 0 or not (model.training or _may_write()):
         return
-    # In evaluation that of the last training step.
-    step = model.annealing_step if model.training else (model.annealing_step - 1).clamp(min=0)
-    part = (step / schedule.epochs).clamp(max=1.0)
+    # In evaluation that of the last training step; before the first, what the weights came with.
+    done = model.annealing_step if model.training else model.annealing_step - 1
+    temperature = schedule.start + (schedule.end - schedule.start) * (done / schedule.epochs).clamp(max=1.0)
     for operator in operators_in(model).values():
-        operator.set_temperature(schedule.start + (schedule.end - schedule.start) * part)
+        if not model.training and hasattr(operator.attention, "temperature"):
+            operator.set_temperature(torch.where(done < 0, operator.attention.temperature, temperature))
+        else:
+            operator.set_temperature(temperature)
     if model.training:
         model.annealing_step += 1
 

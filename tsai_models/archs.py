@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -162,10 +163,11 @@ class DynamicArch:
         except ValueError as e:
             raise UserError(f"{self.__name__}: {e}") from e
 
-    def _placement(self, model: nn.Module, c_in: int, _c_out: int = 0, seq_len: int | None = None, **_):
+    def _placement(self, model: nn.Module, *args, **kwargs):
         """The operator's, without what is blind to the series unless all of it is."""
         chosen = select(model, registry.get(self.operator).where)
-        seeing = chosen.keys() - blind(model, c_in, seq_len)
+        given = inspect.signature(self.arch).bind(*args, **kwargs).arguments
+        seeing = chosen.keys() - blind(model, given.get("c_in", 1), given.get("seq_len"))
         return lambda name, _module: name in (seeing or chosen)
 
     def __repr__(self) -> str:

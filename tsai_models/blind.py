@@ -31,13 +31,12 @@ def blind(model: nn.Module, c_in: int, seq_len: int | None = None) -> set[str]:
         flat = inputs[0].flatten(2)
         means.setdefault(name, []).append((flat.mean(2), flat.std()))
 
-    first = next(model.parameters())
-    x = torch.randn(2, c_in, seq_len or 64, generator=torch.Generator().manual_seed(0)).to(first)
-    x = (x - x.mean(2, keepdim=True)) / x.std(2, keepdim=True)
     modes = [(module, module.training) for module in model.modules()]
     handles = [conv.register_forward_pre_hook(partial(note, name)) for name, conv in convolutions(model).items()]
     try:
-        model.eval()(x)
+        generator = torch.Generator("cpu").manual_seed(0)
+        x = torch.randn(2, c_in, seq_len or 64, generator=generator, device="cpu").to(next(model.parameters()))
+        model.eval()((x - x.mean(2, keepdim=True)) / x.std(2, keepdim=True))
     except Exception:  # whatever an architecture of other inputs makes of it
         return set()
     finally:

@@ -55,10 +55,10 @@ class TemperatureCallback(Callback):
 def annealing_epochs(learn: Learner, epochs: int) -> int:
     """For how many of the next `epochs`, all but one at most, the temperature of the learner's model falls."""
     cools = any(hasattr(op.attention, "temperature") for op in dc.operators_in(learn.model).values())
-    schedules = [cb.schedule for cb in learn.cbs if isinstance(cb, TemperatureCallback)]
+    callbacks = [cb for cb in learn.cbs if isinstance(cb, TemperatureCallback)]
     # A schedule of somebody's own need not have an end.
-    falling = max((math.ceil(getattr(s, "epochs", 0)) for s in schedules), default=0) if cools else 0
-    return min(falling, epochs - 1)
+    left = [math.ceil(getattr(cb.schedule, "falling", 0.0)) - cb.trained_epochs for cb in callbacks]
+    return min(max([0, *left]) if cools else 0, epochs - 1)
 
 
 class TrackFrom(Callback):
@@ -142,6 +142,7 @@ class EpochBar(Callback):
 
     def before_fit(self) -> None:
         self.run = not hasattr(self.learn, "lr_finder") and not hasattr(self.learn, "gather_preds")
+        self.after_fit()  # what a fit has left that an exception ended: fastai announces no end of it
 
     def before_train(self) -> None:
         # Not before: fastai announces validation and prediction as fits too. Epochs are few: each is drawn, however

@@ -120,10 +120,11 @@ def train_once(
     started = time.perf_counter()
 
     def stage(name: str, learn: Learner, n: int) -> int:
+        unwatched = annealing_epochs(learn, n)
         rows = fit(learn, recipe, n, label if name == "main" else f"{label} ({name})", out)
         so_far = len(history)
         history.extend({"epoch": so_far + i, **row, "stage": name} for i, row in enumerate(rows, 1))
-        return so_far + recipe.kept([row["valid_loss"] for row in rows], annealing_epochs(learn, n))
+        return so_far + recipe.kept([row["valid_loss"] for row in rows], unwatched)
 
     with _building(arch):
         if before:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from ..convert import operators_in
 from ..errors import UserError
-from .differences import compare
+from .differences import compare, with_own_counter
 from .layouts import Weights, published_odconv, static, timm_condconv
 from .names import rename
 from .reading import unwrap
 
 _CLASSIFIER = re.compile(r"(^|\.)(fc|head|classifier(\.\d+)?)\.weight$")
-_COUNTER = re.compile(r"(^|\.)(num_batches_tracked|annealing_step)$")
+_COUNTER = re.compile(r"(^|\.)num_batches_tracked$")
 
 
 def convert_checkpoint(state_dict: Mapping[str, Any], model: nn.Module) -> dict[str, Tensor]:
@@ -60,17 +60,16 @@ def convert_checkpoint(state_dict: Mapping[str, Any], model: nn.Module) -> dict[
     operators = operators_in(filled)
     stacked = published_odconv(weights, operators) | timm_condconv(weights, operators)
     misfits = stacked | static(weights, operators)
-    _settle_counters(weights, own)
+    weights = _settled(weights, own)
     _check(weights, own, misfits, names, _kernels_advice(stacked))
     filled.load_state_dict(weights)
     return filled.state_dict()
 
 
-def _settle_counters(weights: Weights, own: Mapping[str, Tensor]) -> None:
+def _settled(weights: Weights, own: Mapping[str, Tensor]) -> Weights:
     """Counters are no weights: files of before torch 0.4.1 have none of batches, and most sources none of annealing."""
-    if "annealing_step" not in own:
-        weights.pop("annealing_step", None)
-    weights |= {key: value for key, value in own.items() if _COUNTER.search(key) and key not in weights}
+    counters = {key: value for key, value in own.items() if _COUNTER.search(key)}
+    return {**counters, **with_own_counter(own, weights)}
 
 
 def _check(

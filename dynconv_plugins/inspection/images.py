@@ -52,7 +52,7 @@ def subject(
         weights, trained = _stored(checkpoint)
         if trained.get("model", name) != name:
             raise UserError(f"checkpoint {checkpoint} is of {trained['model']}, not {name}")
-        built = {"in_chans": _channels(trained), "global_pool": trained.get("gp")}
+        built = {"in_chans": _channels(trained), "global_pool": trained.get("gp"), "bn_eps": trained.get("bn_eps")}
         built["num_classes"] = _classes(timm, name, weights)
         options = {**built, **(trained.get("model_kwargs") or {}), **options}
     torch.manual_seed(0)  # so that an untrained network is the same one every time

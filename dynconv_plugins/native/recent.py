@@ -9,19 +9,23 @@ from collections.abc import Callable, Hashable
 
 from torch import Tensor
 
+_OF_A_TENSOR = 500  # bytes beside its values, about
+
 
 def recent(limit: int) -> Callable:
     """Remembers what a function of hashable arguments returned, tensors, as long as all of it is below `limit` bytes.
 
-    What was not asked for the longest goes first; what alone is larger is not kept. ``function.kept`` is the cache.
+    What was not asked for the longest goes first; what alone is larger is not kept. ``function.kept`` is the cache, and
+    ``function.limit`` its limit.
     """
 
     def decorate(function: Callable[..., tuple[Tensor, ...]]) -> Callable[..., tuple[Tensor, ...]]:
         kept: OrderedDict[Hashable, tuple[Tensor, ...]] = OrderedDict()
-        lock = threading.Lock()
+        lock, total = threading.Lock(), 0
 
         @functools.wraps(function)
         def remembered(*args: Hashable) -> tuple[Tensor, ...]:
+            nonlocal total
             with lock:
                 if args in kept:
                     kept.move_to_end(args)
@@ -30,17 +34,17 @@ def recent(limit: int) -> Callable:
             if _size(made) > limit:
                 return made
             with lock:
+                total += _size(made) - _size(kept.pop(args, ()))  # another thread may have been faster
                 kept[args] = made
-                kept.move_to_end(args)
-                while sum(map(_size, kept.values())) > limit:
-                    kept.popitem(last=False)
+                while total > limit:
+                    total -= _size(kept.popitem(last=False)[1])
             return made
 
-        remembered.kept = kept
+        remembered.kept, remembered.limit = kept, limit
         return remembered
 
     return decorate
 
 
 def _size(tables: tuple[Tensor, ...]) -> int:
-    return sum(table.nbytes for table in tables)
+    return sum(table.nbytes + _OF_A_TENSOR for table in tables)

@@ -25,12 +25,12 @@ COSTS = (("macs", "MAdds"), ("latency1", "latency at batch 1"))
 def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
     """Losses and validation scores over training: mean over runs, the band from the lowest to the highest run."""
     made, part = [], "validation" if task.held_out else task.scored
-    smooth = ", with label smoothing" if smoothed(task) else ""
+    smooth = {training: ", with label smoothing" if smoothed(task, training) else "" for training in (True, False)}
     for network in task.networks:
         models = [m for m in task.ordered() if m.network == network]
         for what, title in (
-            ("train_loss", f"training loss{smooth}"),
-            ("valid_loss", f"{part} loss{smooth}"),
+            ("train_loss", f"training loss{smooth[True]}"),
+            ("valid_loss", f"{part} loss{smooth[False]}"),
             ("valid_score", f"{part} {task.score_name}, %"),
         ):
             with plt.rc_context(DRAWN):

@@ -6,25 +6,31 @@ from ..errors import UserError
 from ..study import hosts
 from .records import Task
 
+# What timm and tsai call it; mmseg has no such loss.
+_NAMES = {"timm": "smoothing", "tsai": "label_smoothing"}
 
-def smoothed(task: Task) -> bool:
-    """Whether the curves are of the loss with label smoothing; the tables' is the plain cross-entropy.
 
-    tsai's trainer follows what it minimises; timm's smooths no labels on the way, and mmseg's has no such loss.
+def smoothed(task: Task, training: bool = False) -> bool:
+    """Whether a curve is of the loss with label smoothing; the tables' is the plain cross-entropy.
+
+    tsai's trainer follows what it minimises, timm's in `training` alone.
     """
-    if task.fact("host") != "tsai":
+    host = task.fact("host")
+    if host not in _NAMES or (host == "timm" and not training):
         return False
     options = task.fact("options", None) or {}
-    if "label_smoothing" in options:
-        return bool(options["label_smoothing"])
+    if _NAMES[host] in options:
+        return bool(options[_NAMES[host]])
     try:
-        return bool(hosts.get("tsai").recipe(task.fact("recipe"))["label_smoothing"])
+        return bool(hosts.get(host).recipe(task.fact("recipe")).get(_NAMES[host]))
     except (ImportError, UserError):
         return False  # a recipe that is not known here any more, or a machine that only draws reports
 
 
 def remark(task: Task) -> str:
     """That in a sentence; empty where all losses are the same."""
-    if not smoothed(task):
-        return ""
-    return f"The losses of the learning curves are with label smoothing; the {task.scored} loss of the tables is not. "
+    if smoothed(task):
+        return f"The learning curves' losses are with label smoothing; the {task.scored} loss of the tables is not. "
+    if smoothed(task, training=True):
+        return "The training loss of the learning curves is with label smoothing; no other loss is. "
+    return ""

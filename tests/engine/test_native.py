@@ -11,7 +11,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.backends import choose_backend, name_of
 from dynconv_plugins.backends.native import supports
 from dynconv_plugins.native.calls import connections
-from dynconv_plugins.native.depthwise import native_depthwise
+from dynconv_plugins.native.depthwise import _neighbours, native_depthwise
 from dynconv_plugins.native.library import unavailable
 from dynconv_plugins.native.op import native
 from dynconv_plugins.native.recent import recent
@@ -233,10 +233,11 @@ def test_index_tables_do_not_pile_up():
         for size in range(40, 140):
             dc.dynamic_conv(torch.randn(1, 2, size, 40), weight, dc.Attention(), padding=1)
     assert len(connections.kept) == 100
-    tables = recent(1000)(lambda n: (torch.zeros(n, dtype=torch.uint8),))
+    assert connections.limit == _neighbours.limit == 256 * 2**20
+    tables = recent(1000 + 2 * 500)(lambda n: (torch.zeros(n, dtype=torch.uint8),))
     first = tables(400)
     assert tables(500) and tables(400) is first and tables(300)
-    assert len(tables(1001)[0]) == 1001
+    assert len(tables(1501)[0]) == 1501
     assert list(tables.kept) == [(400,), (300,)]  # the one asked for the longest ago has gone
 
 

@@ -116,6 +116,15 @@ def test_an_averaged_model_is_evaluated_at_the_temperature_reached():
     torch.testing.assert_close(exported.module()(x), average.module(x))
 
 
+def test_evaluation_keeps_the_temperature_that_weights_came_with():
+    trained = network()
+    dc.set_temperature(trained, 1.0)
+    model = dc.anneal(network(), steps=4)
+    model.load_state_dict(trained.state_dict(), strict=False)  # of another trainer: they have no counter
+    model.eval()(torch.randn(2, 3, 9, 9))
+    assert temperatures(model) == {1.0}
+
+
 def test_setting_the_temperature_ends_the_annealing():
     model, x = dc.anneal(network(), 30.0, 1.0, steps=4), torch.randn(2, 3, 9, 9)
     model(x)

@@ -41,7 +41,12 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
         raise UnknownName("model", name, timm.list_models())
     if args.model_kwargs.get("features_only"):
         raise UserError("a classifier is trained here: leave features_only out of --model-kwargs")
-    start = {path: read(path) for path in (args.initial_checkpoint, args.pretrained_path) if path}
+    ours = name.partition(".")[0] in list_models()
+    if args.pretrained_path and not Path(args.pretrained_path).is_file():
+        raise UserError(f"checkpoint {args.pretrained_path} does not exist")
+    # Of a network of timm's own timm knows more layouts.
+    paths = (args.initial_checkpoint, args.pretrained_path if ours else None)
+    start = {path: read(path) for path in paths if path}
     content = start.get(args.initial_checkpoint)
     if isinstance(content, dict):  # weights alone do not say whose they are
         check_arch(content, Path(args.initial_checkpoint), name)
@@ -56,7 +61,7 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
         "bn_eps": args.bn_eps,
     }
     try:
-        for path, content in start.items():
+        for path, content in start.items() if ours else ():
             _check_attention(content, path, name, {**options, **args.model_kwargs})
         if args.pretrained_path:
             # With a number of classes that is never the model's, timm leaves the file's classifier out.
@@ -87,8 +92,6 @@ def _check_attention(content: Any, path: str, name: str, options: dict[str, Any]
         weights = unwrap(content)
     except UserError as e:
         raise UserError(f"checkpoint {path}: {e}") from None
-    if name.partition(".")[0] not in list_models():
-        return  # timm may know these weights by other names
     with torch.device("meta"):
         model = timm.create_model(name, **{key: value for key, value in options.items() if key != "anneal_steps"})
     missing = compare(model.state_dict(), weights).missing

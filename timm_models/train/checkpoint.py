@@ -131,6 +131,7 @@ class Saver(CheckpointSaver):
             # Before the ranking is read, which leaves out what is no longer there.
             self._set_aside(folder, place)
             self.load_state_dict({**(state.get("saver") or {}), "pending": (None, None)})
+            self._unrank(first)
             if self.best_epoch is not None and not first <= self.best_epoch < place[0]:
                 self.best_epoch = self.best_metric = None
             if self.best_epoch is not None and Path(self._checkpoint_path(self.best_epoch)).exists():
@@ -139,7 +140,13 @@ class Saver(CheckpointSaver):
             (folder / f"{left}{self.extension}").unlink(missing_ok=True)
         # That of an epoch, not of a place inside one.
         if "trainer" in state and state["epoch"] < min(place[0], state["trainer"]["epoch"]):
-            self.save_checkpoint(state["epoch"], state.get("metric"))
+            self.save_checkpoint(state["epoch"], state.get("metric") if state["epoch"] >= first else None)
+
+    def _unrank(self, first: int) -> None:
+        """Takes the metric from checkpoints of epochs before `first`: any that is ranked is better."""
+        early = [file for file, _ in self.checkpoint_files if _epoch_of(file) < first]
+        ranked = [entry for entry in self.checkpoint_files if entry[0] not in early]
+        self.checkpoint_files = ranked + [(file, None) for file in sorted(early, key=_epoch_of, reverse=True)]
 
     def _set_aside(self, folder: Path, place: tuple[int, int]) -> None:
         recoveries = []
@@ -158,3 +165,8 @@ class Saver(CheckpointSaver):
         for file in kept[:-2]:
             Path(file).unlink(missing_ok=True)
         self.prev_recovery_file, self.curr_recovery_file = (["", "", *kept])[-2:]
+
+
+def _epoch_of(file: str) -> int:
+    """The epoch in the name of a checkpoint, ``checkpoint-12.pth.tar``."""
+    return int(Path(file).name.partition(".")[0].rpartition("-")[2])

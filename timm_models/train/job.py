@@ -96,10 +96,10 @@ class Job:
         While a temperature falls, the network is changed from outside, and its validation loss with it. The last epoch
         counts in any case.
         """
-        falling = 0.0 if self.temperature is None else self.temperature.epochs
+        falling = 0.0 if self.temperature is None else self.temperature.falling
         own = getattr(self.model, "annealing", None)  # of a model that lowers its temperature itself, in batches
         if own is not None:
-            falling = own.epochs / len(self.train_loader)
+            falling = own.falling / len(self.train_loader)
         return min(math.ceil(falling), self.args.total_epochs - 1)
 
     def save_or_stop(self, stop: bool) -> None:

@@ -1,4 +1,6 @@
-"""Shared by the mmseg tests: the host, the built-in data, and a way to call `mim` as a user does."""
+"""Shared by the mmseg tests: the host, the built-in data, and a way to call `mim` as a user does.
+
+Also lets the tests import the module beside them."""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
 pytest.importorskip("mmseg")
 pytest.importorskip("timm")
 

@@ -17,7 +17,8 @@ class PatientStopping(EarlyStoppingHook):
 
     def before_train(self, runner: Runner) -> None:
         """Takes up the count of a resumed training, which may have ended already."""
-        if _KEY in runner.message_hub.runtime_info:
+        # not what an earlier training of the same process left: mmengine names hubs by the second
+        if runner.iter and _KEY in runner.message_hub.runtime_info:
             self.wait_count, self.best_score = runner.message_hub.get_info(_KEY)
             runner.train_loop.stop_training = self.wait_count >= self.patience
 

@@ -78,7 +78,7 @@ def run(
         cfg=dict(resume=resume, load_from=load_from),
         randomness=dict(seed=0),  # or mmengine draws a seed of its own, and the order of the samples with it
         log_level="WARNING",
-        experiment_name=f"{work_dir.name}_{resume}_{loop}".replace(" ", ""),
+        experiment_name=f"{work_dir.parent.name}_{work_dir.name}_{resume}_{loop}".replace(" ", ""),
     )
     runner.train()
     return model, runner

@@ -70,7 +70,7 @@ def train_on(scores, cfg, work_dir, epochs=30, resume=False, **saving) -> tuple[
         resume=resume,
         randomness=dict(seed=0),
         log_level="WARNING",
-        experiment_name=f"{work_dir.name}-{epochs}-{resume}",
+        experiment_name=f"{work_dir.parent.name}-{work_dir.name}-{epochs}-{resume}",
     )
     from mmengine.hooks import Hook
 
@@ -104,6 +104,16 @@ def test_plateau_and_early_stopping(tmp_path, parts, operator, late):
     assert before + after == pytest.approx(rates) and resumed.epoch == last
     again, none = train_on([], cfg, tmp_path / "cut", resume=True)
     assert none == [] and again.epoch == last
+
+
+def test_a_new_training_waits_anew(tmp_path, parts, monkeypatch):
+    """Two trainings of one process and one second share mmengine's message hub."""
+    monkeypatch.setattr("mmengine.runner.runner.time.strftime", lambda *_: "20261122_000000")
+    cfg = Config.fromfile(recipes.compose(tmp_path / "c.py", head="fpn", operator="static", **parts))
+    first, rates = train_on([2.0, *[1.0] * 40], cfg, tmp_path / "same")
+    assert first.train_loop.stop_training and len(rates) == 11
+    second, again = train_on([2.0, *[1.0] * 40], cfg, tmp_path / "same")
+    assert second.message_hub is first.message_hub and again == rates
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from . import cells, hosts
+from . import cells, hosts, schedule
 from .cells import Cell
 from .execute import DONE
 
@@ -43,7 +43,7 @@ class Estimates:
             except cells.Damaged:
                 continue
             # Those with other inputs, such as fewer epochs, tell nothing.
-            if record.get("status") == DONE and record["inputs"] == records[cell.key]["inputs"]:
+            if record.get("status") == DONE and schedule.same(record, records[cell.key]):
                 self.taken.setdefault((cell.task.name, cell.column), []).append(record["seconds"])
 
     def of(self, cell: Cell) -> tuple[float, str]:

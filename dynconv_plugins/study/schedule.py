@@ -154,13 +154,19 @@ def _done(record: Mapping[str, Any]) -> bool:
     return record.get("status") == DONE
 
 
+def same(before: Mapping[str, Any], record: Mapping[str, Any]) -> bool:
+    """Whether a run had these inputs. Runs of earlier versions do not tell what their data held."""
+    held = before.get("data", {}).get("contents", record["data"]["contents"])
+    return before["inputs"] == record["inputs"] and held == record["data"]["contents"]
+
+
 def _seen(cell: Cell, record: Mapping[str, Any]) -> str:
     """A cell's status, from what lies in its folder."""
     try:
         before, metrics = cells.read(cell.folder), cells.read(cell.folder, cells.METRICS)
     except cells.Damaged:
         return WAITING
-    finished = before is not None and before["inputs"] == record["inputs"] and metrics is not None
+    finished = before is not None and same(before, record) and metrics is not None
     return DONE if finished and _done(before) else WAITING
 
 
@@ -191,11 +197,11 @@ def _settled(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) 
     except cells.Damaged as e:
         schedule.notes.append(f"{e}: set aside as {_aside(cell)}, the cell is run again")
         before = None
-    if before is not None and before["inputs"] != record["inputs"]:
+    if before is not None and not same(before, record):
         changed = ", ".join(k for k in record if k in before and record[k] != before[k] and k not in _EXPECTED)
-        schedule.notes.append(
-            f"{cell.key}: its inputs changed ({changed or 'recipe or data'}); the earlier run is now {_aside(cell)}"
-        )
+        if not changed:
+            changed = "recipe or data" if before["inputs"] != record["inputs"] else "what the data hold"
+        schedule.notes.append(f"{cell.key}: its inputs changed ({changed}); the earlier run is now {_aside(cell)}")
         before = None
     folder.mkdir(parents=True, exist_ok=True)
     if before is None:

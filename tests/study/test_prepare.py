@@ -36,6 +36,22 @@ def test_images(tmp_path: Path) -> None:
     assert len(links) == 20 and not any("/val/" in link for link in links)
 
 
+def test_images_that_arrive_later_are_seen(tmp_path: Path) -> None:
+    """A data set may have been half unpacked when the study first looked."""
+    source = datasets.diatoms.make(tmp_path / "d", classes=2, train=10, test=4) / datasets.diatoms.TINY
+    late = sorted(source.glob("train/*/images/*"))[::2]
+    for path in late:
+        path.rename(tmp_path / path.name)
+    task = {**IMAGES, "data": {"name": "tiny-imagenet", "holdout": 0.2}}
+    task, found = plan.parse({"tasks": {"a": task}}, "p").tasks[0], {"tiny-imagenet": source}
+    before = hosts.get("timm").prepare(task, found, tmp_path / "made")
+    for path in late:
+        (tmp_path / path.name).rename(path)
+    after = hosts.get("timm").prepare(task, found, tmp_path / "made")
+    assert (before.train, before.valid) == (8, 2) and (after.train, after.valid) == (16, 4)
+    assert len(list((after.path / "train").rglob("*.JPEG"))) == 16
+
+
 def test_masks(tmp_path: Path) -> None:
     prepared(MASKS, tmp_path / "b", score_on="held-out")
     parts = [(tmp_path / "b" / f"{part}.txt").read_text().split() for part in ("train", "valid", "test")]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from studies import IMAGES, SERIES, write_plan
+from studies import IMAGES, MASKS, SERIES, write_plan
 
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.study import cells, hosts, plan, pool, schedule
@@ -50,6 +50,41 @@ def test_a_named_file_that_is_gone_costs_no_result(tmp_path: Path) -> None:
     cells.update(first, status="done")
     weights.write_text("another")
     assert made(tmp_path, a=task).status["a/static/seed0"] == "waiting", "that is another input"
+
+
+def test_changed_samples_are_changed_inputs(tmp_path: Path) -> None:
+    """Of the same names, number and sizes: a study may not take what was trained on others for its result."""
+    tasks = {"images": IMAGES, "masks": MASKS, "series": SERIES}
+    first = made(tmp_path, **tasks)
+    for cell in first.cells:
+        cells.update(cell.folder, status="done")
+        cells.write(cell.folder, {"score": 0.5}, cells.METRICS)
+    assert set(made(tmp_path, **tasks).status.values()) == {"done"}
+
+    data = {task: next((tmp_path / "out/data" / task).glob("*/diatoms")) for task in tasks}
+    image, other = sorted((data["images"] / "tiny-imagenet-200/train").rglob("*.JPEG"))[:2]
+    image.write_bytes(other.read_bytes())
+    mask, other = sorted((data["masks"] / "VOCdevkit/VOC2012/SegmentationClass").glob("*.png"))[:2]
+    mask.write_bytes(other.read_bytes())
+    table = next(data["series"].rglob("Diatoms_TRAIN.tsv"))
+    labels, values = zip(*(line.split("\t", 1) for line in table.read_text().splitlines()), strict=True)
+    rotated = zip(labels[1:] + labels[:1], values, strict=True)
+    table.write_text("".join(f"{label}\t{value}\n" for label, value in rotated))
+
+    again = made(tmp_path, **tasks)
+    assert set(again.status.values()) == {"waiting"}
+    assert all("its inputs changed (what the data hold)" in note for note in again.notes) and len(again.notes) == 3
+
+
+def test_runs_of_earlier_versions_count(tmp_path: Path) -> None:
+    """They did not write down what their data held."""
+    [cell] = made(tmp_path, a=SERIES).cells
+    data = cells.read(cell.folder)["data"]
+    del data["contents"]
+    cells.update(cell.folder, status="done", data=data)
+    cells.write(cell.folder, {"score": 0.5}, cells.METRICS)
+    assert made(tmp_path, a=SERIES).status == {cell.key: "done"}
+    assert cells.read(cell.folder)["data"]["contents"], "from now on it is known"
 
 
 def test_other_settings_are_prepared_in_another_place(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,8 @@ class Data:
         unit: What a sample is, plural.
         real: False for the built-in diatoms.
         options: What else the host needs to know.
-        fingerprint: Changes when the data do.
+        fingerprint: Changes with which samples are in which part.
+        contents: Changes with the samples themselves, see `contents`.
         tuning: All of it are training samples, see `only_training`.
     """
 
@@ -43,6 +45,7 @@ class Data:
     real: bool
     options: Mapping[str, Any]
     fingerprint: str
+    contents: str
     tuning: bool = False
 
     def as_json(self) -> dict[str, Any]:
@@ -70,6 +73,15 @@ class Sample:
     predict: Callable[[torch.nn.Module], np.ndarray] | None = None
     paint: Callable[[np.ndarray], np.ndarray] | None = None
     names: tuple[str, ...] = ()
+
+
+def contents(files: Iterable[tuple[str, Path]]) -> str:
+    """A digest of files and of what they are called, wherever they lie."""
+    told = hashlib.sha256()
+    for name, path in sorted(files):
+        with open(path, "rb") as file:
+            told.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return told.hexdigest()
 
 
 def settings(given: Mapping[str, Any], defaults: Mapping[str, Any], place: str) -> dict[str, Any]:

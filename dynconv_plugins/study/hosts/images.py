@@ -22,7 +22,7 @@ from ...errors import UserError
 from ...writing import write_json
 from ..cells import RUN, Cell, digest
 from ..plan import Task
-from .common import PYTHON, Data, Sample, divided, flags, only_training, per_process, settings
+from .common import PYTHON, Data, Sample, contents, divided, flags, only_training, per_process, settings
 
 SCORED_BY_TRAINER = False
 DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1, "score_on": "test"}
@@ -46,7 +46,8 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
         sizes = {"classes": given["classes"] or 5, "train": given["train"] or 40, "test": given["test"] or 10}
         source = datasets.diatoms.make(folder / "diatoms", **sizes) / datasets.diatoms.TINY
     limits = (given["classes"] or 10**6, given["train"] or 10**6, given["test"] or 10**6)
-    asked = digest(str(source.resolve()), *limits, given["holdout"], sorted(os.listdir(source / "train")), tuning)
+    listed = [datasets.files.listing(source / part) for part in ("train", "val")]
+    asked = digest(str(source.resolve()), *limits, given["holdout"], listed, tuning)
     done = folder / "split.json"
     if not (done.is_file() and _read(done).get("asked") == asked):
         done.unlink(missing_ok=True)  # what is half made is nobody's
@@ -54,16 +55,15 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
         datasets.tiny_imagenet.prepare(part, folder / "official")
         counts = _split(folder / "official", folder / "images", float(given["holdout"]), tuning)
         # Where the images lie is none of a cell's inputs.
-        names = sorted(str(p.relative_to(folder)) for p in (folder / "images").rglob("*.*"))
-        part = {"asked": asked, "fingerprint": digest("images", names), "counts": counts, "words": _words(part)}
-        write_json(done, part)
-    counts, fingerprint = _read(done)["counts"], _read(done)["fingerprint"]
+        paths = {str(p.relative_to(folder)): p for p in (folder / "images").rglob("*.*")}
+        told = {"fingerprint": digest("images", sorted(paths)), "contents": contents(paths.items())}
+        write_json(done, {"asked": asked, **told, "counts": counts, "words": _words(part)})
+    split = _read(done)
+    counts, told = split["counts"], {key: split[key] for key in ("fingerprint", "contents")}
     name = f"Tiny ImageNet, {counts['classes']} classes" if real else f"diatoms, {counts['classes']} shapes"
     name += ", training images only" if tuning else ""
     parts = {k: counts[k] for k in ("train", "valid", "test", "classes")}
-    return Data(
-        name, folder / "images", **parts, unit="images", real=real, options={}, fingerprint=fingerprint, tuning=tuning
-    )
+    return Data(name, folder / "images", **parts, unit="images", real=real, options={}, **told, tuning=tuning)
 
 
 def _split(source: Path, out: Path, holdout: float, tuning: bool) -> dict[str, int]:

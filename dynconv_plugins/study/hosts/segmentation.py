@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ...errors import UserError
 from ...writing import write_text
 from ..cells import RUN, Cell, digest
 from ..plan import Task
-from .common import Data, Sample, divided, only_training, per_process, settings
+from .common import Data, Sample, contents, divided, only_training, per_process, settings
 
 SCORED_BY_TRAINER = False
 DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1, "score_on": "test"}
@@ -61,9 +61,16 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     whole = "VOC 2012" if len(train) + len(test) >= WHOLE else "VOC 2012 subset"
     name = f"{whole}, {options['pixels']} px" if real else f"diatoms, {options['pixels']} px"
     name += ", training images only" if tuning else ""
-    fingerprint = digest("masks", given["name"], kept, held, test)
+    told = digest("masks", given["name"], kept, held, test), contents(_pairs(source, kept + held + test))
     counts = (len(kept), len(held), len(test), classes + 1)
-    return Data(name, folder / "masks", *counts, "images", real, {"pixels": options["pixels"]}, fingerprint, tuning)
+    return Data(name, folder / "masks", *counts, "images", real, {"pixels": options["pixels"]}, *told, tuning)
+
+
+def _pairs(source: Path, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Every image and mask by its place in the data set."""
+    for name in names:
+        for place in (f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"):
+            yield place, source / place
 
 
 def recipe(name: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -61,9 +62,10 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     shape |= {"dataset": name} if tuning else {}
     split = [given["holdout"]] if tuning else []
     fingerprint = digest("series", name, X.shape, float(np.nan_to_num(X).sum()), sorted(y.tolist()), *split)
+    held_in = hashlib.sha256(X.tobytes() + json.dumps([y.tolist(), len(train)]).encode()).hexdigest()
     told = f"{name}, training series only" if tuning else name
     counts = (parts[0] - held, held, parts[1], len(np.unique(y)))
-    return Data(told, root, *counts, "series", name != BUILT_IN, shape, fingerprint, tuning)
+    return Data(told, root, *counts, "series", name != BUILT_IN, shape, fingerprint, held_in, tuning)
 
 
 def _training_only(root: Path, name: str, holdout: float, out: Path) -> Path:

@@ -23,6 +23,8 @@ from ..errors import UserError
 
 LOCK = ".lock"
 GRACE = 60.0  # seconds a trainer has to save what it saves
+# The child itself says who it is, before it becomes the command: a study may be killed the moment it has started one.
+_CHILD = """printf '%s, "group": %d}' "$0" $$ >"/dev/fd/$1"; shift; exec "$@\""""
 
 
 class Busy(RuntimeError):
@@ -51,7 +53,7 @@ def claimed(folder: Path) -> Iterator[int]:
     try:
         if not _locked(handle):
             _stop_orphan(folder, handle)
-        _note(handle, {"study": os.getpid(), "machine": socket.gethostname()})
+        _note(handle)
         yield handle
     finally:
         os.close(handle)
@@ -67,9 +69,12 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _note(handle: int, value: Mapping) -> None:
+def _note(handle: int) -> str:
+    """Writes down who has the lock, and returns it."""
+    told = json.dumps({"study": os.getpid(), "started": _started(os.getpid()), "machine": socket.gethostname()})
     os.ftruncate(handle, 0)
-    os.pwrite(handle, json.dumps(value).encode(), 0)
+    os.pwrite(handle, told.encode(), 0)
+    return told
 
 
 def _stop_orphan(folder: Path, handle: int) -> None:
@@ -78,7 +83,7 @@ def _stop_orphan(folder: Path, handle: int) -> None:
     except ValueError:
         owner = {}
     here = owner.get("machine") == socket.gethostname()
-    if not here or _alive(owner.get("study")) or "group" not in owner:
+    if not here or _alive(owner.get("study"), owner.get("started")) or "group" not in owner:
         raise Busy(f"is being run by another study, process {owner.get('study', '?')} on {owner.get('machine', '?')}")
     for number in (signal.SIGTERM, signal.SIGKILL):
         with _ignored(ProcessLookupError):
@@ -91,7 +96,8 @@ def _stop_orphan(folder: Path, handle: int) -> None:
     raise Busy(f"is held by process group {owner['group']}, which cannot be stopped")
 
 
-def _alive(pid: int | None) -> bool:
+def _alive(pid: int | None, started: str | None) -> bool:
+    """Whether a process is still there, and no other that was given its number."""
     if not pid or pid == os.getpid():
         return bool(pid)
     try:
@@ -100,7 +106,14 @@ def _alive(pid: int | None) -> bool:
         return False
     except PermissionError:
         pass
-    return True
+    return started is None or _started(pid) == started
+
+
+def _started(pid: int) -> str | None:
+    """When a process was started; None where the system does not tell."""
+    with _ignored(OSError):
+        return _stat(pid)[2]
+    return None
 
 
 @contextmanager
@@ -134,7 +147,7 @@ def run(
     """
     started = time.monotonic()
     child = subprocess.Popen(
-        command,
+        ["/bin/sh", "-c", _CHILD, _note(lock).removesuffix("}"), str(lock), *command],
         stdout=log,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
@@ -147,7 +160,6 @@ def run(
         del signals[0]  # a study that a script has put into the background ignores it, and so do its children
     due, looked, peak, family = 0.0, 0.0, 0.0, dict[int, str]()
     try:
-        _note(lock, {"study": os.getpid(), "machine": socket.gethostname(), "group": child.pid})
         while True:
             if time.monotonic() >= looked:
                 family |= _family(child.pid)

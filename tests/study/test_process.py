@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -49,6 +52,47 @@ def test_nothing_that_a_command_has_started_is_left(tmp_path: Path, session: boo
     assert code == 0
     time.sleep(0.5)
     assert not alive(str(tmp_path / "left"))
+
+
+KILLED = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from dynconv_plugins.study import process
+
+start = subprocess.Popen
+
+def killed(*args, **kwargs):
+    start(*args, **kwargs)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+subprocess.Popen = killed
+with process.claimed(Path(sys.argv[1])) as lock, open(os.devnull, "ab") as log:
+    words = (sys.executable, "-c", "import time; time.sleep(1000)", sys.argv[1])
+    process.run(words, dict(os.environ), log, lock, lambda: None, lambda: False)
+"""
+
+
+def test_a_study_killed_the_moment_it_has_started_a_trainer(tmp_path: Path) -> None:
+    """Nobody but the trainer itself can then say who has the lock."""
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)])
+    assert done.returncode == -signal.SIGKILL
+    until = time.monotonic() + 20
+    while "group" not in (tmp_path / process.LOCK).read_text() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert alive(str(tmp_path)), "its trainer lives on"
+    with process.claimed(tmp_path):
+        assert not alive(str(tmp_path))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="this system does not tell when who was started")
+def test_a_dead_studys_number_may_be_anothers(tmp_path: Path) -> None:
+    with open(tmp_path / process.LOCK, "w") as file:
+        process.fcntl.flock(file, process.fcntl.LOCK_EX)
+        left = subprocess.Popen(["sleep", "1000"], pass_fds=(file.fileno(),), start_new_session=True)
+        owner = {"study": os.getppid(), "started": "1", "machine": socket.gethostname(), "group": left.pid}
+        file.write(json.dumps(owner))
+    with process.claimed(tmp_path):
+        assert left.wait(10) == -signal.SIGTERM
 
 
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from fastai.learner import Learner
+from fastai.torch_core import get_random_states, set_random_states
 from torch import Tensor, nn
 from tsai.learner import ts_learner
 from tsai.models.utils import build_ts_model
@@ -170,9 +171,11 @@ def pretrain(
     config, twin = dict(arch_config or {}), twin_of(arch)
     theirs = {k: v for k, v in config.items() if k not in ("operator", "where", "keep_weights", "operator_args")}
     operator = config.get("operator") or getattr(arch, "operator", None) or "odconv"
-    # Aside: the twin starts as it would without, the same for every operator of a seed.
-    with torch.random.fork_rng(devices=[]):
-        dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
+    # Aside, in all three generators (batches are drawn from Python's): the twin trains as it would without, the same
+    # for every operator of a seed.
+    states = get_random_states()
+    dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
+    set_random_states(**states)
     learn = ts_learner(dls, twin, metrics=metrics, cbs=cbs, device=dls.device, **split(operator, twin, theirs)[1])
     if isinstance(arch, DynamicArch):
         without_weight_norm(learn.model)

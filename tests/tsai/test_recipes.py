@@ -126,6 +126,16 @@ def test_twin_is_trained_by_the_same_recipe(train, tmp_path):
     assert results["config"]["recipe"]["best"]
 
 
+def test_twin_learns_what_the_static_network_does(train, tmp_path):
+    """From the same weights and the same batches in the same order: what differs later is the operator's doing."""
+    losses = {}
+    for name, words in {"static": ["--static"], "odconv": [], "localsoft": ["--operator", "localsoft"]}.items():
+        code, _, _ = train("--recipe", "study", "--epochs", "2", "--out", name, *words, arch="Net1_DCNN")
+        assert code == 0
+        losses[name] = [h["train_loss"] for h in read(tmp_path / name)[1][:2]]
+    assert losses["static"] == losses["odconv"] == losses["localsoft"]
+
+
 def test_losses_that_are_no_numbers_are_never_kept(learner):
     recipe = RECIPES["study"]
     assert recipe.kept([float("nan"), 2.0, float("nan"), 1.0, 1.0]) == 4

@@ -60,6 +60,7 @@ def test_a_cell_of_each_host(short: Path, study, monkeypatch: pytest.MonkeyPatch
     assert costs["params"] > 0 and set(costs["latency_ms"]) == {"1", "64"}
     low, median, high = costs["latency_ms"]["1"]
     assert 0 < low <= median <= high and costs["memory_mb"]["training_8"] > 0
+    assert costs["memory_mb"]["weights"] == pytest.approx(4 * costs["params"] / 2**20, rel=0.1)
 
     # finished cells are not run again, and nothing is measured again
     before = {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}

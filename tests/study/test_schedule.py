@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from studies import IMAGES, MASKS, SERIES, write_plan
 
 from dynconv_plugins.errors import UserError
-from dynconv_plugins.study import cells, hosts, plan, pool, schedule
+from dynconv_plugins.study import cells, costs, hosts, plan, pool, schedule
 from dynconv_plugins.study.estimate import Estimates
 
 
@@ -119,6 +120,18 @@ def test_recipes_of_mmseg_count_by_what_they_say(tmp_path: Path) -> None:
     assert "100" in json.dumps(host.recipe("modern")) and "BATCH" in host.recipe("modern")
     with pytest.raises(UserError, match="no recipe strong: modern, study|no recipe strong: study, modern"):
         host.recipe("strong")
+
+
+def test_memory_is_the_networks(tmp_path: Path) -> None:
+    """Not what its first call makes and keeps, nor what torch takes for each thread."""
+    [record] = made(tmp_path, a={**IMAGES, "models": ["a2d2c"]}).records.values()
+    model, before = hosts.get("timm").build(record).eval(), torch.get_num_threads()
+    found = []
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        found.append(costs._memory(model, record))
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 def test_fewer_cells_than_jobs_get_more_threads_each(tmp_path: Path) -> None:

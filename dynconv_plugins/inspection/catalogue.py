@@ -100,17 +100,9 @@ def _mmseg(operator: str | None, pixels: int | None) -> Iterator[Entry]:
 
 
 def _segmentor(name: str) -> nn.Module:
-    from mmseg_configs.recipes import quietly
+    from . import segmentors
 
-    with quietly():
-        from mmengine.config import Config
-        from mmengine.registry import init_default_scope
-        from mmseg.registry import MODELS
-
-        import mmseg_configs.register
-
-        init_default_scope("mmseg")
-        return MODELS.build(Config.fromfile(mmseg_configs.path(name)).model)
+    return segmentors.segmentor(segmentors.config(name), name)
 
 
 def _tsai(operator: str | None, pixels: int | None) -> Iterator[Entry]:

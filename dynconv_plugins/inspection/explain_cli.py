@@ -14,10 +14,10 @@ from typing import Any
 from ..errors import UserError, require
 
 EPILOG = """\
-MODEL is a name of timm's for an image (resnet18_odconv; see 'dynconv models') and an architecture of tsai_models for a
-series (ODConvFCN). Every operator is covered: mixes of kernels (by position for localsoft), taps, channel and filter
-gates, DCD's latent mixing. orconv has no attention; shown is which rotation wins where. hard's mask for a task does not
-depend on the input; shown is what it leaves on.
+MODEL is a name of timm's (resnet18_odconv; see 'dynconv models') or a config of mmsegmentation, by name or file, for
+an image, and an architecture of tsai_models (ODConvFCN) for a series. Every operator is covered: mixes of kernels (by
+position for localsoft), taps, channel and filter gates, DCD's latent mixing. orconv has no attention; shown is which
+rotation wins where. hard's mask for a task does not depend on the input; shown is what it leaves on.
 """
 
 

@@ -1,4 +1,4 @@
-"""Images and the networks of timm (and of mmseg's cells) that look at them."""
+"""Images and the networks of timm that look at them; those of mmseg are in `segmentors`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import torch
 
 from ..checkpoints.reading import read, unwrap
 from ..errors import UnknownName, UserError, require
+from . import segmentors
 from .subject import Subject, cell, denormalised, fill, must_be_dynamic, picture
-
-SEGMENTED = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 def subject(
@@ -26,7 +25,8 @@ def subject(
     """A network and an image.
 
     Args:
-        name: A model that timm knows once ours are registered; None with a cell, which knows.
+        name: A model that timm knows once ours are registered, or a config of mmsegmentation; None with a cell, which
+            knows.
         image: A file.
         checkpoint: Weights, our trainer's or others; or the folder of a study's cell. None: as initialised.
         arguments: For the model (``num_kernels``, ``where``, ``small_stem``, ...).
@@ -42,11 +42,15 @@ def subject(
         return _of_cell(name, shot, image, checkpoint, pixels)
     if name is None:
         raise UserError("name a model, e.g. resnet18_odconv, or a study's cell by --checkpoint DIR")
+    if segmentors.named(name):
+        return segmentors.subject(name, shot, image, checkpoint, arguments or {}, pixels)
     timm = require("timm", "timm")
     import timm_models  # noqa: F401 - registers ours
 
     if not timm.is_model(name.partition(".")[0]):
-        raise UnknownName("model", name, timm.list_models())
+        import mmseg_configs
+
+        raise UnknownName("model", name, [*timm.list_models(), *mmseg_configs.names()])
     options, trained, weights = dict(arguments or {}), {}, None
     if checkpoint is not None:
         weights, trained = _stored(checkpoint)
@@ -129,19 +133,10 @@ def _of_cell(name: str | None, shot, image: Path, folder: Path, pixels: int | No
             raise UserError(f"{path} is damaged ({type(e).__name__})") from None
         x, shown = _seen(model, shot, trained, pixels)
     else:
-        side = pixels or record["data"]["options"]["pixels"]
-        array = torch.from_numpy(_pixels(shot, side)).permute(2, 0, 1)[None]
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in SEGMENTED)
-        x, shown = (array - mean) / std, array[0].permute(1, 2, 0).numpy()
+        x, shown = segmentors.seen(shot, pixels or record["data"]["options"]["pixels"])
         if record["data"].get("real"):
             from mmseg.datasets import PascalVOCDataset
 
             names = list(PascalVOCDataset.METAINFO["classes"])
-    says = "prediction" if record["host"] == "timm" else "prediction, shares of the pixels"
+    says = "prediction" if record["host"] == "timm" else segmentors.SAYS
     return Subject(model, x, shown, f"{title}, {image.name}", f"weights: {folder}", names, says)
-
-
-def _pixels(shot, side: int):
-    import numpy as np
-
-    return np.asarray(shot.resize((side, side)), dtype=np.float32) / 255

@@ -108,8 +108,19 @@ def parse(raw: Any, name: str) -> Plan:
     if not isinstance(raw, Mapping) or not isinstance(raw.get("tasks"), Mapping) or not raw["tasks"]:
         raise UserError(f"plan {name}: it needs 'tasks:', each with a name of its own")
     _known(raw, {"name", "about", "tasks"}, f"plan {name}")
-    tasks = tuple(_task(str(key), value, name) for key, value in raw["tasks"].items())
+    tasks = tuple(task for key, value in raw["tasks"].items() for task in _tasks(str(key), value, name))
+    called = [task.name for task in tasks]
+    if twice := next((task for task in called if called.count(task) > 1), None):
+        raise UserError(f"plan {name}: two tasks are called {twice}; give one of them another name")
     return Plan(str(raw.get("name", name)), str(raw.get("about", "")).strip(), tasks, raw)
+
+
+def _tasks(key: str, raw: Any, plan: str) -> list[Task]:
+    """A task, or one for each of its recipes: what is trained in another way is another task."""
+    if not isinstance(raw, Mapping) or isinstance(raw.get("recipe"), str) or not raw.get("recipe"):
+        return [_task(key, raw, plan)]
+    recipes = _listed(raw["recipe"], f"plan {plan}, task {key}", "recipe")
+    return [_task(f"{key}-{recipe}", {**raw, "recipe": recipe}, plan) for recipe in recipes]
 
 
 def _task(key: str, raw: Any, plan: str) -> Task:

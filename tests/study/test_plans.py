@@ -59,6 +59,20 @@ def test_a_part_of_a_plan() -> None:
     assert len(names) == 10 and names < {cell.key for cell in expand(whole, Path("x"))}
 
 
+def test_a_task_of_several_recipes_is_several_tasks() -> None:
+    raw = {"tasks": {"a": {**SERIES, "recipe": ["one-cycle", "strong"]}, "b": SERIES}}
+    made = plan.parse(raw, "p")
+    assert [(t.name, t.recipe) for t in made.tasks] == [
+        ("a-one-cycle", "one-cycle"),
+        ("a-strong", "strong"),
+        ("b", "one-cycle"),
+    ]
+    alone = plan.parse({"tasks": {"a-strong": {**SERIES, "recipe": "strong"}}}, "p")
+    assert made.tasks[1] == alone.tasks[0]
+    with pytest.raises(UserError, match="two tasks are called a-strong"):
+        plan.parse({"tasks": {"a": {**SERIES, "recipe": ["strong"]}, "a-strong": SERIES}}, "p")
+
+
 BAD = [
     ({"options": {"seed": 5}}, "the seed is the cell's own"),
     ({"host": "keras"}, "unknown host 'keras'"),

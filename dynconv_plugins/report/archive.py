@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..study import cells as layout
 from .collect import COSTS, PLAN
 from .places import placeless
-from .records import Cell, Study
+from .records import DAMAGED, Cell, Study
 
 ARCHIVE = "records.zip"
 PREDICTIONS = "predictions.npz"
@@ -23,8 +23,8 @@ _MEMBER = re.compile(
     r"[^/]+/(study\.yaml|[^/]+/costs\.json|[^/]+/[^/]+/[^/]+/(cell\.json|metrics\.json|predictions\.npz))"
 )
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same records make the same file
-# What an unfinished run has taken is lost with its checkpoints.
-_OF_A_RUN = ("trained", "seconds", "processor_seconds", "attempts", "earlier", "started", "memory_mb")
+# What an unfinished run has taken is lost with its checkpoints; that it was begun is not.
+_OF_A_RUN = ("trained", "seconds", "processor_seconds", "earlier", "started", "memory_mb")
 
 
 def pack(study: Study, path: Path) -> None:
@@ -35,14 +35,14 @@ def pack(study: Study, path: Path) -> None:
         path: The file.
     """
     entries: dict[str, bytes] = {}
-    names = _names({cell.folder.parents[2]: None for cell in study.cells if cell.record})
+    names = _names({cell.folder.parents[2]: None for cell in study.cells if cell.record or cell.status == DAMAGED})
     for root, name in names.items():
         if (root / PLAN).is_file():
             entries[f"{name}/{PLAN}"] = placeless((root / PLAN).read_text(encoding="utf-8")).encode()
         for task in sorted({cell.task for cell in study.cells}):
             if (root / task / COSTS).is_file():
                 entries[f"{name}/{task}/{COSTS}"] = (root / task / COSTS).read_bytes()
-    for cell in (c for c in study.cells if c.record):
+    for cell in (c for c in study.cells if c.record or c.status == DAMAGED):
         place = f"{names[cell.folder.parents[2]]}/{cell.key}"
         entries[f"{place}/{layout.CELL}"] = json.dumps(_kept(cell), indent=1).encode() + b"\n"
         for file in (layout.METRICS, PREDICTIONS) if cell.metrics is not None else ():
@@ -66,7 +66,9 @@ def _names(roots: Mapping[Path, Any]) -> dict[Path, str]:
 
 def _kept(cell: Cell) -> dict[str, Any]:
     finished = cell.metrics is not None
-    return {k: v for k, v in cell.record.items() if finished or k not in _OF_A_RUN}
+    kept = {k: v for k, v in cell.record.items() if finished or k not in _OF_A_RUN}
+    # Files that cannot be read are not kept: what was wrong with them is.
+    return {"inputs": "", **kept, "status": DAMAGED, "error": cell.why} if cell.status == DAMAGED else kept
 
 
 def unpacked(runs: Sequence[Path], scratch: Path) -> dict[Path, Path]:

@@ -13,6 +13,7 @@ from ..study import plan as plans
 from .places import placeless, placeless_record
 from .readings import costs, metrics
 from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task, label_of
+from .sheet import listed
 from .unite import Run, named, parts
 from .unstarted import leave_out
 
@@ -38,6 +39,8 @@ def collect(runs: Sequence[Path]) -> Study:
             _add(study, names[number, cell.task], cell, said)
     for (number, folder), name in names.items():
         _add_costs(study.tasks[name], read[number].folder, folder, number)
+    for task in study.tasks.values():
+        task.asks = any(model.operator != STATIC for model in task.models.values())
     leave_out(study)
     for task in study.tasks.values():
         _same_conditions(task)
@@ -127,6 +130,8 @@ def _cell(key: str, folder: Path | None) -> Cell:
         return replace(cell, status=DAMAGED, why=_short(e, folder))
     status = record.get("status")
     cell = replace(cell, record=record, status=status, why=" ".join(str(record.get("error") or "").split()))
+    if status == DAMAGED:  # as a report found it, which left this; all of it where no record could be read
+        return cell if "task" in record else replace(cell, record={})
     if status == WAITING and not record.get("attempts"):
         return replace(cell, status=MISSING, why="it has not been started")
     if status in (RUNNING, WAITING):
@@ -171,11 +176,11 @@ def _same_conditions(task: Task) -> None:
         ("recipe", lambda r: r.get("recipe")),
         ("options", lambda r: r.get("options")),
         ("data", lambda r: parts(r.get("data") or {})),
-        ("git commit", _commits),
     ):
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
         if len(seen) > 1:
             task.notes.append(f"Its cells differ in {what} ({'; '.join(seen)}): compare with care.")
+    task.notes += _different_commits(task)
     dirty = sum(bool((r.get("git") or {}).get("dirty")) for r in done)
     if dirty:
         task.notes.append(f"{dirty} of its {len(done)} runs were made with changes that were not committed.")
@@ -185,10 +190,25 @@ def _same_conditions(task: Task) -> None:
             task.notes.append(f"The runs of {task.name_of(model)} differ in their arguments: compare with care.")
 
 
+def _different_commits(task: Task) -> list[str]:
+    """Which models were run at which commit, if not all at one: whole arms that differ are the worst."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for model in task.ordered():
+        at = (_commits(c.record) for c in model.cells.values() if c.status == DONE)
+        if commits := tuple(dict.fromkeys(filter(None, at))):
+            found.setdefault(commits, []).append(task.name_of(model))
+    if len({commit for commits in found for commit in commits}) < 2:
+        return []
+    if len(found) == 1:
+        return [f"The runs of each model differ in git commit ({listed(next(iter(found)))}): compare with care."]
+    told = "; ".join(f"{listed(names)} at {listed(commits)}" for commits, names in found.items())
+    return [f"Its models differ in git commit ({told}): compare with care."]
+
+
 def _commits(record: Mapping[str, Any]) -> str | None:
     """The commits a run was made by: several if it was continued by another."""
     states = [r.get("git") or {} for r in (*(record.get("earlier") or ()), record)]
-    return " then ".join(dict.fromkeys(str(s["commit"])[:12] for s in states if s.get("commit"))) or None
+    return " then ".join(dict.fromkeys(str(s["commit"])[:7] for s in states if s.get("commit"))) or None
 
 
 def missing_line(task: Task) -> str:

@@ -145,11 +145,12 @@ class Model:
 
 @dataclass
 class Task:
-    """One data set and recipe, on which models are compared."""
+    """One data set and recipe, on which models are compared. `asks` is whether the plan names a dynamic model."""
 
     name: str
     models: dict[str, Model] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    asks: bool = True
 
     @property
     def cells(self) -> list[Cell]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .records import MISSING, Model, Study, spelled
+from .records import MISSING, Model, Study, Task, order, spelled
 from .sheet import listed
 
 
@@ -32,6 +32,29 @@ def leave_out(study: Study) -> None:
                 del task.models[model.key]
     if whole:
         study.notes.append(f"Tasks of the plan that have not been started: {', '.join(whole)}.")
+
+
+def lacking(task: Task) -> list[tuple[str, str, str]]:
+    """Cells without a result, their state and why; those of which that is all there is to say share a line."""
+    told = [(c.key, c.status, c.why) for c in task.cells if c.metrics is None and c.status != MISSING]
+    missing = [c for c in task.cells if c.status == MISSING]
+    if len(missing) < 2:
+        return told + [(c.key, c.status, c.why) for c in missing]
+    alike: dict[str, list[str]] = {}
+    for model in task.ordered():
+        units = sorted((u for u, c in model.cells.items() if c.status == MISSING), key=order)
+        if units:
+            alike.setdefault(_run(units), []).append(task.name_of(model))
+    why = "; ".join(f"{listed(names)} ({units})" for units, names in alike.items())
+    return [*told, (f"{task.name}: {len(missing)} cells", MISSING, f"not started: {why}")]
+
+
+def _run(units: Sequence[str]) -> str:
+    """``"seeds 1 to 4"``, or ``"seed 1 and seed 3"``."""
+    kinds, numbers = zip(*map(order, units), strict=True)
+    if len(units) > 2 and len(set(kinds)) == 1 and numbers[-1] - numbers[0] == len(units) - 1:
+        return f"{kinds[0]}s {numbers[0]} to {numbers[-1]}"
+    return listed([spelled(unit) for unit in units])
 
 
 def _grouped(models: Sequence[Model], networks: int) -> str:

@@ -18,6 +18,7 @@ from dynconv_plugins.report.archive import pack, unpacked
 from dynconv_plugins.report.collect import collect, missing_line
 from dynconv_plugins.report.compare import compare
 from dynconv_plugins.report.summary import caveats
+from dynconv_plugins.report.unstarted import lacking
 
 SCORES = {"static": [0.60, 0.61, 0.62], "odconv": [0.63, 0.65, 0.64]}
 
@@ -81,6 +82,23 @@ def test_what_has_not_been_started_is_told_by_network(fabricate) -> None:
         "Models of the plan's task images that have not been started: hard.",
         "Tasks of the plan that have not been started: a (1 cell), b (2 cells).",
     ]
+
+
+def test_cells_that_only_wait_share_a_line(fabricate) -> None:
+    made = fabricate().task("images", "timm", {k: [0.5] * 5 for k in ("static", "odconv", "hard", "dyconv")})
+    for place in ("odconv/seed[1-4]", "hard/seed[1-4]", "dyconv/seed[13]"):
+        for path in made.root.glob(f"images/{place}"):
+            shutil.rmtree(path)
+    edit(made.root / "images/static/seed2", status="failed", error="no memory")
+    failed, missing = lacking(collect([made.root]).tasks["images"])
+    assert failed == ("images/static/seed2", "failed", "no memory")
+    told = "not started: ODConv and hard (seeds 1 to 4); DyConv (seed 1 and seed 3)"
+    assert missing == ("images: 10 cells", "missing", told)
+    for path in made.root.glob("images/[oh]*"):
+        shutil.rmtree(path)
+    made.cell("images", "timm", "dyconv", 3, 0.5, 1.0, False, 5, ["resnet18"], (), {})
+    _, alone = lacking(collect([made.root]).tasks["images"])
+    assert alone == ("images/dyconv/seed1", "missing", "it has not been started")
 
 
 def test_runs_that_nobody_asked_for_yet_are_a_line(fabricate) -> None:

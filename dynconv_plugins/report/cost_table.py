@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 from . import published
 from .compare import Compared, cost_of
 from .records import Task
-from .sheet import Head, Table, Value, breaks, decimal, decimals, figures, interval, percent, prefixed, times
+from .sheet import Head, Table, Value, breaks, decimal, decimals, figures, interval, listed, percent, prefixed, times
 from .statistics import summarise
 
+MEMORY = "memory of the training process"
 LATENCIES = (
     ("latency, batch 1", "ms", "latency1", 1),
     ("latency, batch 64", "ms", "latency64", 1),
@@ -21,28 +23,34 @@ def costs(task: Task, rows: Sequence[Compared]) -> Table:
     """What each model costs, and how many times as much as its static twin."""
     columns = [*_counts(rows), *LATENCIES, *_memory(rows)]
     heads = [Head("Model", number=False), *(Head(title, unit) for title, unit, _, _ in columns)]
-    heads += [Head("memory of the training process", "MiB"), Head("training", "min a run")]
+    heads += [Head(MEMORY, "MiB"), Head("training", "min a run")]
     heads += [Head("published parameters", "M"), Head("published MAdds", "G")]
     table = Table(f"{task.name}-costs", "What it costs", heads)
     for row in rows:
         fields = [figures(cost_of(row.model.costs, w), scale, times(row.ratio(w))) for _, _, w, scale in columns]
-        for what, scale in (("memory", 1), ("seconds", 60)):
-            fields.append(_spent(row, what, scale))
+        for what, scale, unit in (("memory", 1, "MiB"), ("seconds", 60, "min")):
+            fields.append(_spent(row, what, scale, unit))
         known = published.counts(row.model)
         fields += [decimal(known["params"], 2), decimal(known["gmadds"], 3)] if known else [Value(), Value()]
         table.rows.append([Value(row.name, mark=row.model.label), *fields])
-    table.about = _about(rows)
     table.breaks = breaks(r.model.network for r in rows)
-    return table.without_empty()
+    table = table.without_empty()
+    table.about = _about(rows, {h.text for h in table.heads})
+    return table
 
 
-def _spent(row: Compared, what: str, scale: float) -> Value:
-    """The mean over runs, its interval where there are several, and the multiple of the twin's."""
+def _spent(row: Compared, what: str, scale: float, unit: str) -> Value:
+    """The mean over runs, the multiple of the twin's, and the mean's interval where there are several runs."""
     values = row.spent(what)
     s = summarise(values)
     value = figures(s.mean if values else None, scale)
-    span = interval(s.low, s.high, 1 / scale, digits=decimals(s.mean / scale)) if s.low > 0 else ""
-    return replace(value, note=", ".join(filter(None, (times(row.ratio(what)), span))))
+    if math.isnan(s.low):
+        return replace(value, note=times(row.ratio(what)))
+    # Neither memory nor time is less than nothing.
+    span = interval(max(0.0, s.low), s.high, 1 / scale, digits=decimals(s.mean / scale))
+    # Behind a multiple the unit tells that the interval is not the multiple's.
+    multiple = times(row.ratio(what))
+    return replace(value, note=f"{multiple}, {unit} {span}" if multiple else span)
 
 
 def _counts(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:
@@ -63,27 +71,50 @@ def _memory(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:
     return made
 
 
-def _about(rows: Sequence[Compared]) -> str:
+def _about(rows: Sequence[Compared], shown: set[str]) -> str:
+    """What the columns that are shown mean."""
     inputs = {c.input_size for r in rows if (c := r.model.costs) and c.input_size}
     threads = {c.threads for r in rows if (c := r.model.costs) and c.threads}
     about = f"Input {' or '.join('×'.join(map(str, s[1:])) for s in sorted(inputs))}. " if inputs else ""
-    if any(r.model.costs and r.model.costs.latency_ms for r in rows):
+    if any(title in shown for title, *_ in LATENCIES):
         cores = f"{' or '.join(map(str, sorted(threads)))} CPU thread{'' if threads == {1} else 's'}"
         about += f"Latency: the median of repeated forward passes{f' on {cores}' if threads else ''}, in torch's "
         about += "default memory layout; channels_last is often faster. "
+    if any(title in shown for title, *_ in _memory(rows)):
         about += "Memory of inference and of a training step: the most that tensors take at once, without the model. "
-    else:
+    if not any(r.model.costs for r in rows):
         about += "Parameters, MAdds and latency were not measured. "
-    about += "Memory of the training process: all of it. " if any(r.model.memory for r in rows) else ""
-    about += "Training: processor time of the whole command, its start included (wall clock on a GPU). It depends less "
-    about += (
-        "than the clock on what runs beside it, but by tens of percent it does. Of several runs the mean with its 95% "
-    )
-    about += "confidence interval. "
-    about += "Multiples (×) are against the static twin. "
-    if any(published.counts(r.model) for r in rows):
+    about += "Memory of the training process: all of it. " if MEMORY in shown else ""
+    if "training" in shown:
+        about += "Training: processor time of the whole command, its start included (wall clock on a GPU). It depends "
+        about += "less than the clock on what runs beside it, but by tens of percent it does. "
+    if shown & {MEMORY, "training"} and any(len(r.spent(w)) > 1 for r in rows for w in ("memory", "seconds")):
+        about += "Of several runs the mean with its 95% confidence interval. "
+    about += _resumed(rows)
+    if any(row.ratio(w) for row in rows for w in ("params", "macs", "latency1", "latency64", "memory", "seconds")):
+        about += "Multiples (×) are against the static twin"
+        if shown & {MEMORY, "training"}:
+            about += "; those of a training are over the runs that both have, and need not be the quotient of the "
+            about += "means shown"
+        about += ". "
+    if "published parameters" in shown:
         about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."
     return about.strip()
+
+
+def _resumed(rows: Sequence[Compared]) -> str:
+    """Whose training is shown of fewer runs than there are, or of none."""
+    told = []
+    for row in rows:
+        again = sum(row.model.cells[unit].record.get("attempts", 1) != 1 for unit in row.model.results)
+        if again:
+            told.append(f"{row.name} ({again} of {len(row.model.results)} runs)")
+    if not told:
+        return ""
+    return (
+        "Interrupted, resumed and therefore left out of the training's memory and time, since what the first part "
+        f"took is not known: {listed(told)}. "
+    )
 
 
 def references(task: Task) -> Table | None:

@@ -6,8 +6,9 @@ from itertools import combinations
 
 from .compare import overlap, p_value, points
 from .records import STATIC, Model, Task
+from .same import alike, corrected
 from .sheet import Head, Table, Value
-from .statistics import Paired, holm, paired
+from .statistics import Paired, paired
 
 
 def between(task: Task) -> list[Table]:
@@ -15,13 +16,17 @@ def between(task: Task) -> list[Table]:
 
     Networks of which no two dynamic models have enough common runs to be tested have none.
     """
-    made = []
+    made, same = [], alike(task)
     for network in task.networks:
         models = [m for m in task.ordered() if m.network == network and m.operator != STATIC and m.results]
         found = {(a.key, b.key): _pair(task, a, b) for a, b in combinations(models, 2)}
-        if not any(pair.p is not None for pair in found.values()):
+        once = _once([m.key for m in models], same)
+        # A model and its double are no pair to be tested.
+        doubles = {(a, b) for a, b in found if same.get(a, a) == same.get(b, b)}
+        ps = {key: None if key in doubles else pair.p for key, pair in found.items()}
+        adjusted, tests = corrected(ps, once)
+        if not tests:
             continue
-        adjusted = dict(zip(found, holm([pair.p for pair in found.values()]), strict=True))
         several = len(task.networks) > 1
         table = Table(
             f"{task.name}-{network}-between" if several else f"{task.name}-between",
@@ -35,11 +40,22 @@ def between(task: Task) -> list[Table]:
                 key = (a.key, b.key) if straight else (b.key, a.key)
                 row.append(_field(found[key], adjusted[key], 1 if straight else -1) if a is not b else Value())
             table.rows.append(row)
+        many = "the one pair" if tests == 1 else f"the {tests} pairs"
         table.about = (
             "The row's model less the column's, over common runs; p of the same test as against the static twin, after "
-            f"Holm's correction for these {len(found)} pairs."
+            f"Holm's correction for {many} that could be tested."
         )
         made.append(table)
+    return made
+
+
+def _once(keys: list[str], same: dict[str, str]) -> dict[tuple[str, str], tuple[str, str]]:
+    """Pairs that are another pair, since a model of theirs has a double before it."""
+    made = {}
+    for a, b in combinations(keys, 2):
+        first = tuple(sorted((same.get(a, a), same.get(b, b)), key=keys.index))
+        if first != (a, b) and first[0] != first[1]:
+            made[a, b] = first
     return made
 
 

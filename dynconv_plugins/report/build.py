@@ -11,11 +11,13 @@ from ..writing import write_text
 from .archive import ARCHIVE, pack
 from .looks import looks
 from .markdown import markdown
+from .overview import overview
 from .page import render
 from .records import Study
 from .sections import provenance, section
+from .sheet import listed
 from .studio import Studio
-from .summary import Answer, caveats, overview
+from .summary import Answer, caveats
 from .tuned import recipes
 
 
@@ -42,9 +44,9 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
     summaries = [t for t in (recipes(list(study.tasks.values())), overview(answers)) if t is not None]
     cautions = caveats(study, {s.task.name: s.rows for s in sections})
     facts = _facts(study)
-    title = " and ".join(dict.fromkeys(study.names))
+    title = listed(list(dict.fromkeys(study.names)))
     finished = sum(c.metrics is not None for c in study.cells)
-    head = f"Study {title}: {finished} of {len(study.cells)} runs finished, {len(study.tasks)} tasks"
+    head = f"{title}: {finished} of {len(study.cells)} runs finished, {len(study.tasks)} tasks"
     head = head.replace("1 tasks", "1 task")
     write_text(out / "index.html", render(sections, summaries, cautions, facts, study.plans, drawn, head))
     write_text(out / "report.md", markdown(sections, summaries, cautions, facts))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -12,7 +11,8 @@ import numpy as np
 
 from .readings import predictions
 from .records import STATIC, Model, Task
-from .statistics import LEVEL, McNemar, Paired, Summary, holm, mcnemar, paired, summarise, wilson
+from .same import alike, corrected
+from .statistics import LEVEL, McNemar, Paired, Summary, mcnemar, paired, summarise, wilson
 
 
 class Verdict(Enum):
@@ -38,7 +38,8 @@ class Compared:
         losses: Summary of its test losses.
         binomial: Wilson's interval where there is one run of an accuracy, or all runs agree.
         pair: Its scores less its twin's over common units.
-        p: The p value that decides, Holm-corrected over the task's models.
+        p: The p value that decides, after Holm's correction.
+        tests: For how many tests `p` is corrected: those of the task's models that could be made.
         exact: McNemar's test against the twin, where both have one run and predictions.
     """
 
@@ -50,6 +51,7 @@ class Compared:
     binomial: tuple[float, float] | None
     pair: Paired | None
     p: float | None
+    tests: int
     exact: McNemar | None
     verdict: Verdict
 
@@ -64,8 +66,7 @@ class Compared:
         if self.pair is None or not self.pair.summary.n:
             return ""
         s = self.pair.summary
-        known = self.pair.p is not None and not math.isnan(s.low)
-        interval = f" (95% CI {bound(s.low)} to {bound(s.high)})" if known else ""
+        interval = "" if math.isnan(s.low) else f" (95% CI {bound(s.low)} to {bound(s.high)})"
         return f"{points(s.mean)} points{interval}"
 
     @property
@@ -80,7 +81,7 @@ class Compared:
             return self.verdict.value
         if self.verdict is Verdict.OPEN and self.pair.p < LEVEL:
             return (
-                f"not significant ({p_value(self.pair.p)} alone, {p_value(self.p)} corrected for the number of models)"
+                f"not significant ({p_value(self.pair.p)} alone, {p_value(self.p)} corrected for {self.tests} models)"
             )
         return f"{self.verdict.value}, {p_value(self.p)}" if self.verdict is Verdict.OPEN else p_value(self.p)
 
@@ -94,7 +95,7 @@ class Compared:
         if self.verdict is Verdict.WORSE:
             return f"{self.name} does not beat its static twin, it is worse: {self.gap}, {self.finding}."
         if self.p is None:
-            return f"{self.name} is {self.gap} from its static twin: {self.finding}."
+            return f"{self.name} is {_apart(self.pair.summary.mean)} its static twin: {self.finding}."
         return f"{self.name} does not beat its static twin: {self.gap}, {self.finding}."
 
     def spent(self, what: str) -> list[float]:
@@ -127,6 +128,14 @@ class Compared:
         return x / y if x and y else None
 
 
+def _apart(gap: float) -> str:
+    """Where a model stands that could not be tested, whose difference therefore has no interval."""
+    size = points(abs(gap)).lstrip("+")
+    if size == "0.0":
+        return "level with"
+    return f"{size} points {'above' if gap > 0 else 'below'}"
+
+
 def _machine(model: Model, unit: str) -> tuple[Any, Any]:
     """Where a run was trained, and on how many threads."""
     record = model.cells[unit].record
@@ -142,21 +151,17 @@ def cost_of(costs, what: str) -> float | None:
     return getattr(costs, what) if what in ("params", "macs") else costs.memory_mb.get(what)
 
 
-def constant_score(rows: Sequence[Compared]) -> float | None:
-    """What always naming the most frequent class of the test set would score, as the first model's runs tell it."""
-    for row in rows:
-        if (told := row.mean_of("constant")) is not None:
-            return told
-        truths = [p[0] for r in row.model.results.values() if (p := predictions(r.predictions)) and len(p[0])]
-        if truths:
-            return float(np.mean([np.unique(t, return_counts=True)[1].max() / len(t) for t in truths]))
-    return None
-
-
 def overlap(task: Task) -> float:
-    """Test over training samples between folds, ``1 / (k - 1)``; 0 where runs differ by seed."""
+    """Test samples over those really trained on, what is held out for validation apart; 0 where runs differ by seed.
+
+    ``1 / (k - 1)`` for k folds where the records do not say how many there were.
+    """
     if not task.folded:
         return 0.0
+    sizes = [(d.get("test"), d.get("train")) for r in task.records if (d := r.get("data"))]
+    known = [test / train for test, train in sizes if isinstance(test, int) and isinstance(train, int) and train > 0]
+    if known:
+        return float(np.mean(known))
     k = task.fact("folds", None)
     k = k if isinstance(k, int) and k > 1 else len([u for u in task.units if u.startswith("fold")])
     return 1 / max(1, k - 1)
@@ -167,8 +172,9 @@ def compare(task: Task) -> list[Compared]:
     models = task.ordered()
     rho = overlap(task)
     pairs = [_pair(m, task.twin(m), rho) for m in models]
-    adjusted = holm([p.p if p else None for p in pairs])
-    return [_compared(task, m, pair, p, rho) for m, pair, p in zip(models, pairs, adjusted, strict=True)]
+    ps = {m.key: pair.p if pair else None for m, pair in zip(models, pairs, strict=True)}
+    adjusted, tests = corrected(ps, alike(task))
+    return [_compared(task, m, pair, adjusted[m.key], tests, rho) for m, pair in zip(models, pairs, strict=True)]
 
 
 def _pair(model: Model, twin: Model | None, rho: float) -> Paired | None:
@@ -179,7 +185,7 @@ def _pair(model: Model, twin: Model | None, rho: float) -> Paired | None:
     return paired([ours[u].score for u in common], [theirs[u].score for u in common], rho)
 
 
-def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, rho: float) -> Compared:
+def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, tests: int, rho: float) -> Compared:
     results = list(model.results.values())
     test, one = task.data("test"), len(results) == 1
     accuracy = task.score_name == "accuracy" and isinstance(test, int) and test > 0
@@ -192,6 +198,7 @@ def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, rh
         binomial=wilson(results[0].score, test) if accuracy and len({r.score for r in results}) == 1 else None,
         pair=pair,
         p=p,
+        tests=tests,
         exact=_exact(model, task.twin(model)) if one else None,
         verdict=_verdict(model, task.twin(model), pair, p),
     )

@@ -9,6 +9,7 @@ from .pictures import Grid
 from .sections import Section
 from .sheet import Table
 from .studio import Picture
+from .summary import heading
 
 
 def markdown(
@@ -18,7 +19,7 @@ def markdown(
     facts: Sequence[tuple[str, str]],
 ) -> str:
     """The whole report; pictures are linked from ``img/``."""
-    lines = ["# Does dynamic convolution pay?", ""]
+    lines = [f"# {heading(s.task for s in sections)}", ""]
     for s in sections:
         lines += [f"**{s.task.name}: {s.answer.word}.** {s.answer.text}", ""]
     for table in summaries:
@@ -49,8 +50,7 @@ def _section(s: Section) -> list[str]:
     if len(s.task.units) > 1:
         lines += _table(s.runs)
     lines += _pictures(s.folds)
-    lines += _table(s.tests)
-    for table in s.between:
+    for table in (s.tests, *s.between):
         lines += _table(table)
     lines += _table(s.references)
     if s.curves:

@@ -9,6 +9,7 @@ from .commands import commands
 from .looks import Look
 from .sections import Section
 from .sheet import Table
+from .summary import heading
 
 
 def render(
@@ -44,5 +45,6 @@ def render(
         plans=plans,
         looks=looks,
         title=title,
+        heading=heading(s.task for s in sections),
         commands={s.task.name: commands(s.task) for s in sections},
     )

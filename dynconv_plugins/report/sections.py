@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import figures, losses, published, tables
+from . import figures, published, tables
 from .between import between
-from .collect import missing_line
 from .compare import Compared, compare
 from .cost_table import costs, references
 from .looks import Look
@@ -16,7 +15,8 @@ from .records import Task, finite
 from .run_table import runs
 from .sheet import Table
 from .studio import Picture, Studio
-from .summary import Answer, answer, budget, floor
+from .summary import Answer, answer, budget
+from .unstarted import lacking
 
 VALIDATION = "Validation is on data held out of the training set."
 NO_VALIDATION = "The recipe chooses nothing on the way and holds nothing out: these runs were followed on "
@@ -65,7 +65,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         pictures: Whether networks are loaded to be looked into.
     """
     rows = compare(task)
-    notes = [floor(rows)]
+    notes = []
     if published.source(task):
         notes.append(f"The paper's numbers: {published.source(task)}.")
         notes += [published.left_open(task), published.not_comparable(task)]
@@ -90,7 +90,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         curves_of=_curves_of(task),
         gallery=gallery(task, studio) if pictures else Gallery(),
         references=references(task),
-        failures=[(c.key, c.status, c.why) for c in task.cells if c.metrics is None],
+        failures=lacking(task),
     )
 
 
@@ -100,7 +100,6 @@ def _curves_of(task: Task) -> str:
     told = f"Mean over runs; bands, from three runs on: its 95% confidence interval. {held}"
     if len({len(c.steps) for c in curves}) > 1:
         told += " Faint where some runs had stopped."
-    told += f" {losses.remark(task)}".rstrip()
     if any(c.steps[0] > 1 for c in curves):
         told += " A network that starts late starts from its static twin, trained until then."
     return told
@@ -124,7 +123,7 @@ def facts(task: Task) -> str:
     parts.append(f"{units} {kind}{'' if units == 1 else 's'}")
     if recipe := task.fact("recipe"):
         parts.append(f"recipe {recipe}")
-    return ". ".join(p[0].upper() + p[1:] for p in parts) + f". {missing_line(task)}".rstrip()
+    return ". ".join(p[0].upper() + p[1:] for p in parts) + "."
 
 
 def provenance(task: Task) -> dict[str, Any]:

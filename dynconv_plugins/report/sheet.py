@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 DASH = "–"
+WILSON = "†"  # beside an interval of the test set alone
 PREFIXES = {"G": 1e9, "M": 1e6, "k": 1e3}
 
 
@@ -115,6 +116,11 @@ def _columns(head: Head, values: Sequence[Value]) -> Iterator[list[Any]]:
     if any(v.span for v in values):
         for end, name in enumerate(("low", "high")):
             yield [f"{head.title}: {name}", *("" if v.span is None else v.span[end] for v in values)]
+        if any(WILSON in v.note for v in values):
+            yield [
+                f"{head.title}: interval",
+                *("Wilson" if WILSON in v.note else "t" if v.span else "" for v in values),
+            ]
     elif any(v.note for v in values):
         yield [f"{head.title}: note", *(v.note.replace("−", "-") for v in values)]
 

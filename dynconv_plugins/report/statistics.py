@@ -34,7 +34,7 @@ class Paired:
     """Differences of pairs: their summary, and two-sided p values; None where no test can be made.
 
     Attributes:
-        summary: Of the differences, with the interval that belongs to `p`; none where they do not spread.
+        summary: Of the differences, with the interval that belongs to `p`; none where there is no test.
         p: The test that decides: paired t, corrected where the pairs are folds.
         plain: The paired t-test without correction.
         wilcoxon: The signed-rank test.
@@ -97,7 +97,8 @@ def paired(ours: Sequence[float], theirs: Sequence[float], overlap: float = 0.0)
     summary = summarise(d, overlap)
     n = len(d)
     if n < FEWEST:
-        return Paired(summary, why="too few runs to test")
+        # The interval would be the test: what is too little for one is too little for the other.
+        return Paired(replace(summary, low=math.nan, high=math.nan), why="too few runs to test")
     if np.ptp(d) < 1e-12:
         # No spread at all: t would be 0/0 or infinite. Equal everywhere is no difference; equally far apart in every
         # run means that the units did not vary what they should.
@@ -109,6 +110,30 @@ def paired(ours: Sequence[float], theirs: Sequence[float], overlap: float = 0.0)
     # Scores are counts over counts: differences that differ by rounding alone are ties of the ranks.
     ranked = stats.wilcoxon(np.round(d, 10)).pvalue
     return Paired(summary, p, float(stats.ttest_1samp(d, 0).pvalue), float(ranked))
+
+
+def welch(ours: Summary, theirs: Summary) -> Summary:
+    """The difference of two independent means, whose variances differ, with Welch's 95% interval.
+
+    Source: B. L. Welch, Biometrika 34, 1947. The standard errors are those of the two intervals.
+
+    Args:
+        ours, theirs: Summaries with intervals, of more than one value each.
+
+    Returns:
+        A summary without a standard deviation; `n` is that of `ours`.
+    """
+    (v, df), (w, df_theirs) = ((_error(s) ** 2, s.n - 1) for s in (ours, theirs))
+    mean = ours.mean - theirs.mean
+    if not v + w > 0:  # no spread, or no intervals
+        return Summary(ours.n, mean, math.nan, math.nan, math.nan)
+    half = float(stats.t.ppf(1 - LEVEL / 2, (v + w) ** 2 / (v**2 / df + w**2 / df_theirs))) * math.sqrt(v + w)
+    return Summary(ours.n, mean, math.nan, mean - half, mean + half)
+
+
+def _error(summary: Summary) -> float:
+    """The standard error of a mean, from its interval."""
+    return (summary.high - summary.low) / 2 / float(stats.t.ppf(1 - LEVEL / 2, summary.n - 1))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:

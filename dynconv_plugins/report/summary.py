@@ -1,20 +1,21 @@
-"""The answer first: does dynamic convolution pay, for each task, and at which budget?"""
+"""The answer first: does dynamic convolution pay, for a task, and at which budget? And what to know before."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from . import published
 from .collect import missing_line, static_missing
-from .compare import Compared, Verdict, constant_score, p_value, points
+from .compare import Compared, Verdict, p_value, points
+from .fields import score
+from .floor import floor
 from .records import STATIC, Study, Task
-from .sheet import Head, Table, Value, capital, figures, listed, percent, times, within
-from .statistics import LEVEL, resolution
+from .sheet import WILSON, Head, Table, Value, capital, figures, listed, times
+from .statistics import resolution
 
 ENOUGH = 5
-HARDLY = 1.5
 RATIOS = (
     ("params", "the parameters"),
     ("macs", "the MAdds"),
@@ -28,11 +29,11 @@ class Answer:
     """What a task's numbers say.
 
     Attributes:
-        word: ``Yes``, ``In part``, ``Not shown``, ``No``, ``Too early to say``.
+        word: ``Yes``, ``In part``, ``Not shown``, ``No``, ``Too early to say``, ``Not asked``.
         tone: ``good``, ``bad`` or ``quiet``.
         text: One or two sentences with the numbers.
         best: The dynamic model they are about; None where there is none.
-        top: The model with the highest mean, of all.
+        static: Its static twin, or without it the static model with the highest mean; None where there is none.
     """
 
     task: Task
@@ -40,7 +41,7 @@ class Answer:
     tone: str
     text: str
     best: Compared | None
-    top: Compared | None
+    static: Compared | None
 
 
 def answer(task: Task, rows: Sequence[Compared]) -> Answer:
@@ -51,35 +52,84 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
     """
     scored = [r for r in rows if r.scores.n]
     dynamic = [r for r in scored if r.model.operator != STATIC]
-    top = max(scored, key=lambda r: r.scores.mean, default=None)
     if not dynamic:
-        return Answer(task, "Too early to say", "quiet", "No dynamic model has a result yet.", None, top)
+        static = max(scored, key=_mean, default=None)
+        if task.asks:
+            return Answer(task, "Too early to say", "quiet", "No dynamic model has a result yet.", None, static)
+        text = "The plan has static networks alone."
+        text += f" The highest mean is {static.name}'s: {static.scores.mean:.1%}." if static else ""
+        return Answer(task, "Not asked", "quiet", text, None, static)
+    word, tone, text, best = _judged(task, scored, dynamic)
+    return Answer(task, word, tone, text, best, next((r for r in scored if r.model is best.twin), None))
+
+
+def heading(tasks: Iterable[Task]) -> str:
+    """What the whole report is about."""
+    return "Does dynamic convolution pay?" if any(t.asks for t in tasks) else "What static networks reach"
+
+
+def _judged(task: Task, scored: Sequence[Compared], dynamic: Sequence[Compared]) -> tuple[str, str, str, Compared]:
+    """Word, tone and text of an answer, and the model that it is about."""
+    top = max(scored, key=_mean)
     better = [r for r in dynamic if r.verdict is Verdict.BETTER]
     tested = [r for r in dynamic if r.p is not None]
-    best = max(better, key=lambda r: r.scores.mean) if better else max(tested or dynamic, key=_ahead)
+    untested = [r for r in dynamic if r.p is None]
+    best = max(better, key=_mean) if better else max(tested or dynamic, key=_ahead)
+    rest = f"{_worse(tested)}{_untested(task, untested)}"
     if better:
-        more = "" if len(tested) < 2 else f" {len(better)} of {len(tested)} dynamic models beat their static twin."
+        more = "" if len(tested) < 2 else f" {len(better)} of {_of(tested, dynamic)} beat their static twin."
         word, tone = "Yes", "good"
         if top.model.operator == STATIC:
             word = "In part"
             more += f" But the highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
-        return Answer(task, word, tone, _sentence(best) + more + _worse(tested), best, top)
+        return word, tone, _sentence(best) + more + rest, best
     if not tested:
-        return Answer(task, "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}".rstrip(), best, top)
+        return "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}".rstrip(), best
     if all(r.verdict is Verdict.WORSE for r in dynamic):
-        rest = " Every dynamic model is worse." if len(dynamic) > 1 else ""
-        return Answer(task, "No", "bad", _sentence(best) + rest, best, top)
-    text = f"No dynamic model beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}. "
-    text += _price(best)
-    if top is not best and len(task.networks) > 1:
+        every = " Every dynamic model is worse." if len(dynamic) > 1 else ""
+        return "No", "bad", _sentence(best) + every, best
+    text = _sentence(best)
+    if len(tested) > 1:
+        none = f"Of {_of(tested, dynamic)}, none" if untested else "No dynamic model"
+        text = f"{none} beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}. "
+        text += _price(best)
+    if top is not best and top not in untested:
         text += f" The highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
-    if best.pair and best.pair.p is not None and best.pair.p >= LEVEL:
-        half = resolution(best.pair.summary, len(tested))
-        # Runs that agree to the last sample say nothing about how small a gain they would show.
-        if half >= 0.0005:
-            text += f" In these runs a mean gain below about {half * 100:.1f} points would not have been significant."
-    text += _worse(tested)
-    return Answer(task, "Not shown", "quiet", text, best, top)
+    return "Not shown", "quiet", text + _blind(tested) + rest, best
+
+
+def _of(tested: Sequence[Compared], dynamic: Sequence[Compared]) -> str:
+    """``"3 dynamic models"``, or ``"the 3 dynamic models that could be tested (of 12)"``."""
+    if len(tested) == len(dynamic):
+        return f"{len(tested)} dynamic models"
+    return f"the {len(tested)} dynamic models that could be tested (of {len(dynamic)})"
+
+
+def _untested(task: Task, untested: Sequence[Compared]) -> str:
+    """Which models no word above is about, and how high the highest of them is."""
+    if not untested:
+        return ""
+    top = max(untested, key=_mean)
+    runs = len(top.model.results)
+    what = "fold" if task.folded else "run"
+    told = f"{top.scores.mean:.1%} from {'one' if runs == 1 else runs} {what}{'' if runs == 1 else 's'}"
+    highest = f"highest mean: {top.name}, {told}" if len(untested) > 1 else told
+    return f" Not tested: {listed([r.name for r in untested])} ({highest})."
+
+
+def _blind(tested: Sequence[Compared]) -> str:
+    """Below which mean gain the tests would have seen nothing, from the steadiest model to the most restless."""
+    halves = [resolution(r.pair.summary, r.tests) for r in tested if r.verdict is Verdict.OPEN]
+    # Runs that agree to the last sample say nothing about how small a gain they would show.
+    seen = sorted({f"{half * 100:.1f}" for half in halves if half >= 0.0005}, key=float)
+    if not seen:
+        return ""
+    about = f"{seen[0]} points" if len(seen) == 1 else f"{seen[0]} to {seen[-1]} points, depending on the model,"
+    return f" In these runs a mean gain below about {about} would not have been significant."
+
+
+def _mean(row: Compared) -> float:
+    return row.scores.mean
 
 
 def _ahead(row: Compared) -> float:
@@ -96,7 +146,7 @@ def _sentence(row: Compared) -> str:
 def _worse(tested: Sequence[Compared]) -> str:
     """Which models lose significantly, the greatest loss first: the best of all tells nothing of them."""
     worse = sorted((r for r in tested if r.verdict is Verdict.WORSE), key=_ahead)
-    if not worse:
+    if not worse or len(tested) < 2:
         return ""
     told = listed([f"{r.name} ({points(r.pair.summary.mean)} points, {p_value(r.p)})" for r in worse])
     return f" {len(worse)} of {len(tested)} {'is' if len(worse) == 1 else 'are'} significantly worse: {told}."
@@ -115,52 +165,6 @@ def _more_runs(row: Compared) -> str:
     return "A test needs at least three runs of each model."
 
 
-def overview(answers: Sequence[Answer]) -> Table:
-    """One row a task: the answer and the numbers behind it."""
-    heads = [
-        Head("Task", number=False),
-        Head("does it pay?", number=False),
-        Head("static", "%"),
-        Head("best dynamic model", number=False),
-        Head("score", "%"),
-        Head("against static", "points"),
-        Head("MAdds", "×"),
-        Head("latency", "×"),
-        Head("training", "×"),
-    ]
-    table = Table("summary", "In one table", heads)
-    for a in answers:
-        name = Value(a.task.name, str(a.task.data("name") or ""))
-        word = Value(a.word, tone=a.tone)
-        if a.best is None:
-            table.rows.append([name, word, _static(a), *[Value()] * 6])
-            continue
-        row, pair = a.best, a.best.pair
-        gap = Value()
-        if pair and pair.summary.n:
-            gap = Value(points(pair.summary.mean), raw=pair.summary.mean * 100)
-            gap = within(gap, pair.summary.low, pair.summary.high, signed=True)
-        ratios = (row.ratio(what) for what in ("macs", "latency1", "seconds"))
-        fields = [Value() if r is None else Value(f"{r:.2f}", raw=r) for r in ratios]
-        score = percent(row.scores.mean, a.task.score_name)
-        best = Value(row.name, row.verdict.value, mark=row.model.label)
-        table.rows.append([name, word, _static(a), best, score, gap, *fields])
-    table.about = (
-        "The best dynamic model of each task: one that beats its static twin where there is one, else the one furthest "
-        "ahead of it, which need not have the highest score. “Static” is its twin, or the best static network where no "
-        "dynamic one has a result. Beside the points: their 95% confidence interval. × are "
-        "multiples of the static "
-    )
-    table.about += "twin's cost. The best of many is likely to be flattered a little."
-    return table
-
-
-def _static(a: Answer) -> Value:
-    model = a.best.twin if a.best else a.top.model if a.top else None
-    scores = [r.score for r in model.results.values()] if model else []
-    return percent(sum(scores) / len(scores), "" if a.best else a.task.score_name) if scores else Value()
-
-
 def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
     """The best score for each budget of latency: models ahead of all faster ones in the mean, if more than one."""
     known = [(c.latency(1), r) for r in rows if r.scores.n and (c := r.model.costs) and c.latency(1)]
@@ -168,7 +172,7 @@ def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
         return None
     heads = [Head("Latency at batch 1, at least", "ms", False), Head("model", number=False), Head(task.score_name, "%")]
     table = Table(f"{task.name}-budget", "At your budget", [*heads, Head("against its static twin", number=False)])
-    reached = -math.inf
+    reached, shown = -math.inf, []
     for ms, row in sorted(known, key=lambda pair: pair[0]):
         if row.scores.mean <= reached:
             continue
@@ -176,11 +180,13 @@ def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
         said = "" if row.model.operator == STATIC else row.verdict.value
         tone = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}.get(row.verdict, "quiet")
         name = Value(row.name, mark=row.model.label)
-        table.rows.append([figures(ms), name, within(percent(reached), *row.bounds), Value(said, tone=tone, raw=said)])
+        table.rows.append([figures(ms), name, score(row), Value(said, tone=tone, raw=said)])
+        shown.append(row)
     if len(table.rows) < 2:
         return None
     table.about = (
         "The highest mean that is to be had within a latency; a step up that is not significant may be chance."
+        + (f" {WILSON} as above." if any(r.binomial for r in shown) else "")
     )
     return table
 
@@ -209,24 +215,9 @@ def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
         yield f"Only {runs} of each model: below five seeds nothing is a firm result."
     if task.data("real") is False:
         yield f"{capital(str(task.data('name')))}: the built-in data set, made up to try things out."
-    else:
+    elif not published.source(task):  # where its numbers are shown, that stands below them
         yield published.not_comparable(task)
     yield _noise(task, rows)
-
-
-def floor(rows: Sequence[Compared]) -> str:
-    """That networks have learned next to nothing: all of them, or some beside others that have learned."""
-    scored, constant = [r for r in rows if r.scores.n], constant_score(rows)
-    low = [r for r in scored if constant is not None and r.scores.mean < HARDLY * constant]
-    if not low:
-        return ""
-    least = f"always naming the most frequent class scores {constant:.1%}"
-    if len(low) == len(scored):
-        least += f", the best network {max(r.scores.mean for r in scored):.1%}"
-        return f"The networks have hardly learned the task ({least}): their differences say nothing about operators."
-    names = listed([f"{r.name} ({r.scores.mean:.1%})" for r in low])
-    who, whose = ("One network has", "Its score says") if len(low) == 1 else ("Some networks have", "Their scores say")
-    return f"{who} hardly learned the task ({least}): {names}. {whose} nothing about operators."
 
 
 def _noise(task: Task, rows: Sequence[Compared]) -> str:

@@ -8,10 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import losses, published
-from .compare import Compared, Verdict, constant_score, cost_of, points
+from .compare import Compared, Verdict, cost_of, overlap, points
+from .fields import gap, score, wilson_line
+from .floor import constant_pixels, constant_score
 from .records import STATIC, Task
+from .same import alike, corrected
+from .same import remark as counted_once
 from .sheet import Head, Table, Value, breaks, capital, decimal, figures, percent, prefixed, times, within
-from .statistics import holm, summarise
+from .statistics import summarise
 
 TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
 
@@ -52,8 +56,8 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
         table.rows.append(
             [
                 model_name(task, row),
-                _score(row),
-                _gap(row),
+                score(row),
+                gap(row),
                 _verdict(row),
                 decimal(row.scores.sd * 100, 1),
                 percent(row.mean_of("pixel_accuracy")),
@@ -65,24 +69,52 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
                 Value(f"{paper.gflops:.1f}", raw=paper.gflops, tone="quiet") if paper and paper.gflops else Value(),
             ]
         )
+    table.breaks = breaks(r.model.network for r in rows)
+    table = table.without_empty()
+    table.about = _about(task, rows, {h.text for h in table.heads})
+    return table
+
+
+def _about(task: Task, rows: Sequence[Compared], shown: set[str]) -> str:
+    """What the columns that are shown mean."""
     what = "fold" if task.folded else "seed"
-    about = f"Mean over {what}s with its 95% confidence interval (Student's t"
-    about += ", widened for the overlap of the training sets of folds" if task.folded else ""
-    about += "); after a single run of an accuracy, and where all runs agree, Wilson's interval of the "
-    about += f"{task.scored} set, which intervals over {what}s leave out. sd divides by n − 1. "
-    about += f"“Against static” is the mean difference from the static twin over common {what}s, with its interval. "
-    if any(r.p is not None for r in rows):
-        about += "p is Holm's, corrected for the number of models; the intervals are not. "
-    about += "MAdds count a multiply-add once, the making of the kernels included. "
-    if any(p and p.gflops for r in rows if (p := published.published(task, r.model))):
+    about = ""
+    if any(not math.isnan(r.scores.low) for r in rows):
+        about += f"Mean over {what}s with its 95% confidence interval (Student's t{_widened(task)}). "
+    about += wilson_line(task, rows)
+    about += "sd divides by n − 1. " if "sd" in shown else ""
+    if "against static" in shown:
+        about += f"“Against static” is the mean difference from the static twin over common {what}s, with its interval "
+        about += f"from three {what}s on. "
+    if count := max((r.tests for r in rows), default=0):
+        about += f"p is Holm's, corrected for {_models(count)}; the intervals are not. "
+    if "MAdds" in shown:
+        about += "MAdds count a multiply-add once, the making of the kernels included. "
+    if "the paper's FLOPs" in shown:
         about += "The paper does not say how it counts its FLOPs. "
     if any(r.losses.n for r in rows):
         about += losses.remark(task)
     if (constant := constant_score(rows)) is not None:
-        about += f"Always naming the most frequent class would score {constant:.1%}. "
-    table.about = about + "Multiples (×) are against the static twin."
-    table.breaks = breaks(r.model.network for r in rows)
-    return table.without_empty()
+        about += f"Always naming the most frequent class would score {constant:.1%}"
+        pixels = constant_pixels(rows)
+        about += f", with {pixels:.1%} of the pixels right. " if pixels is not None else ". "
+    if any(row.ratio(cost) for row in rows for cost in ("macs", "params")):
+        about += "Multiples (×) are against the static twin."
+    return about.strip()
+
+
+def _widened(task: Task) -> str:
+    """That the training sets of folds overlap, and by how much that widens an interval; nothing for seeds."""
+    if not task.folded:
+        return ""
+    return (
+        ", widened for the overlap of the training sets of folds as Nadeau and Bengio (2003) do: variance × (1/n + "
+        f"{overlap(task):.3f}), where the latter is {task.scored} samples over samples trained on"
+    )
+
+
+def _models(count: int) -> str:
+    return "the one model that could be tested" if count == 1 else f"the {count} models that could be tested"
 
 
 def tests(task: Task, rows: Sequence[Compared]) -> Table:
@@ -103,8 +135,8 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
             Head("verdict", number=False),
         ],
     )
-    exacts = holm([r.exact.p if r.exact else None for r in rows])
-    for row, exact_p in zip(rows, exacts, strict=True):
+    exacts, compared = corrected({r.model.key: r.exact.p if r.exact else None for r in rows}, alike(task))
+    for row in rows:
         if row.pair is None:
             continue
         pair, exact = row.pair, row.exact
@@ -112,33 +144,43 @@ def tests(task: Task, rows: Sequence[Compared]) -> Table:
             [
                 Value(row.name, mark=row.model.label),
                 Value(str(pair.summary.n), raw=pair.summary.n),
-                _gap(row),
+                gap(row),
                 _p(pair.p),
                 _p(row.p),
                 *([_p(pair.plain)] if folded else []),
                 _p(pair.wilcoxon),
-                _p(exact_p, f"{exact.only_ours} : {exact.only_theirs}") if exact else Value(),
+                _p(exacts[row.model.key], f"{exact.only_ours} : {exact.only_theirs}") if exact else Value(),
                 _verdict(row, False),
             ]
         )
-    pairs = max((r.pair.summary.n for r in rows if r.pair), default=0)
-    tested = any(r.pair and r.pair.p is not None for r in rows)
-    about = "The verdict rests on the first test after Holm's correction for the number of models, at 5%. "
-    about = about if tested else ""
-    if folded and tested:
-        about += (
-            "It is the corrected resampled t-test of Nadeau and Bengio (2003): the training sets of folds overlap, "
-        )
-        about += "and the plain t-test beside it is too sure of itself. "
-    if 3 <= pairs < 6:
-        about += f"With {pairs} pairs Wilcoxon's p cannot fall below {2 / 2**pairs:.2g}. "
-    if any(r.exact for r in rows):
-        about += f"McNemar's exact test compares two trained networks on the same {task.scored} samples (right in one "
-        about += "only : right in the other only), after Holm's correction for the number of models; it says nothing "
-        about += "about another seed."
-    table.about = about.strip()
     table.breaks = breaks(r.model.network for r in rows if r.pair)
-    return table.without_empty()
+    table = table.without_empty()
+    table.about = _about_tests(task, rows, compared, {h.text for h in table.heads})
+    return table
+
+
+def _about_tests(task: Task, rows: Sequence[Compared], compared: int, shown: set[str]) -> str:
+    """What the tests that are shown are; `compared` is how many of McNemar's were made."""
+    tested = [r for r in rows if r.pair and r.pair.p is not None]
+    about = ""
+    if tested:
+        about += "The verdict rests on the first test after Holm's correction for "
+        about += f"{_models(tested[0].tests)}, at 5%. "
+    if "corrected t-test" in shown:
+        about += "It is the corrected resampled t-test of Nadeau and Bengio (2003), with "
+        about += f"{overlap(task):.3f} {task.scored} samples to each that was trained on: the training sets of folds "
+        about += "overlap, and the plain t-test beside it is too sure of itself. "
+    pairs = max((r.pair.summary.n for r in tested), default=0)
+    if "Wilcoxon" in shown and pairs < 6:
+        about += f"With {pairs} pairs Wilcoxon's p cannot fall below {2 / 2**pairs:.2g}. "
+    if compared:
+        about += f"McNemar's exact test compares two trained networks on the same {task.scored} samples (right in one "
+        about += "only : right in the other only)"
+        about += f", after Holm's correction for {compared} such comparisons" if compared > 1 else ""
+        about += "; it says nothing about another seed. "
+    if tested or compared:
+        about += counted_once(task)
+    return about.strip()
 
 
 def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
@@ -162,7 +204,7 @@ def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
         spans = (summarise([x for x in found.get(r.model.key, []) if x == x]) for r in shown)
         fields = (percent(m, tone="best" if m == best else "") for m in means)
         table.rows.append([Value(name), *(within(f, *s.clipped) for f, s in zip(fields, spans, strict=True))])
-    table.rows.append([Value("mIoU"), *(_score(r) for r in shown)])
+    table.rows.append([Value("mIoU"), *(score(r) for r in shown)])
     table.about = "Mean over runs, with its 95% interval where there are several; the highest of each class in bold. "
     counts = {sum(v == v for v in m.per_class.values()) for r in shown for m in r.model.results.values()}
     counted = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
@@ -178,10 +220,6 @@ def model_name(task: Task, row: Compared) -> Value:
     return Value(row.name, f"{done} {what}" if done == planned else f"{done} of {planned} {what}", mark=row.model.label)
 
 
-def _score(row: Compared) -> Value:
-    return within(percent(row.scores.mean), *row.bounds)
-
-
 def _loss(row: Compared) -> Value:
     low = row.losses.low if math.isnan(row.losses.low) else max(0.0, row.losses.low)
     return within(decimal(row.losses.mean), low, row.losses.high, 1, digits=3)
@@ -192,13 +230,6 @@ def _less(row: Compared, paper: published.Published | None, comparable: bool) ->
         return Value()
     gap = row.scores.mean - paper.score
     return Value(points(gap), raw=gap * 100, tone="quiet")
-
-
-def _gap(row: Compared) -> Value:
-    if row.pair is None or not row.pair.summary.n:
-        return Value()
-    s = row.pair.summary
-    return within(Value(points(s.mean), raw=s.mean * 100), s.low, s.high, signed=True)
 
 
 def _verdict(row: Compared, with_p: bool = True) -> Value:

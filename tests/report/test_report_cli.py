@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import shutil
 import zipfile
@@ -152,6 +153,66 @@ def test_a_reports_records_take_the_place_of_folders_that_are_gone(fabricate, tm
     run = ["report", str(first / "records.zip"), str(more.root), "--no-pictures", "--out", str(both)]
     assert cli.run(run) == 0
     assert "ODConv (3 runs)" in (both / "report.md").read_text()
+
+
+def test_a_study_reads_the_same_from_its_records(fabricate, tmp_path: Path, capsys) -> None:
+    """Runs that were begun, and files that cannot be read, are no runs that nobody has started."""
+    made = fabricate("mine").task("images", "timm", {"static": [0.6] * 6, "odconv": [0.63, 0.66, 0.6, 0.6, 0.6, 0.6]})
+    root = made.root / "images/odconv"
+    edit(root / "seed1", status="waiting", attempts=1)
+    edit(root / "seed2", status="waiting", attempts=0)
+    edit(root / "seed3", status="running", attempts=2)
+    (root / "seed4" / "cell.json").write_text('{"format": 1, "inp')
+    (root / "seed5" / "metrics.json").write_text("{")
+    # A unit that no other model has begun either is left out as not asked for.
+    for model in ("static", "odconv"):
+        edit(made.root / f"images/{model}/seed1", status="waiting", attempts=int(model == "odconv"))
+
+    def told(source: Path, name: str) -> str:
+        assert cli.run(["report", str(source), "--no-pictures", "--out", str(tmp_path / name)]) == 0
+        text = (tmp_path / name / "report.md").read_text()
+        return text[: text.index("## How it was made")]
+
+    first = told(made.root, "first")
+    for words in (
+        "6 of 12 cells have no result: 2 damaged, 1 running, 1 waiting, 2 not started.",
+        "`images/odconv/seed1`: waiting: it waits to go on",
+        "`images/odconv/seed3`: running",
+        "`images/odconv/seed4`: damaged: cell.json is damaged",
+        "`images/odconv/seed5`: damaged: metrics.json is damaged",
+        "`images: 2 cells`: missing: not started: static (seed 1); ODConv (seed 2)",
+    ):
+        assert words in first, words
+    assert told(tmp_path / "first/records.zip", "second") == first
+    assert told(tmp_path / "second/records.zip", "third") == first
+
+
+def test_nothing_is_said_twice(fabricate, capsys) -> None:
+    """Nor asked of a plan that has no dynamic model in it."""
+    made = fabricate("first").task("images", "timm", {"static": [0.051, 0.052], "odconv": [0.053, 0.054, 0.055]})
+    for path in made.root.glob("images/*/*/metrics.json"):
+        edit(path.parent, "metrics.json", constant_score=0.05)
+    others = [fabricate(name).task(name, "tsai", {"static": [0.6]}, costs=False).root for name in ("second", "third")]
+
+    def pages(*roots: Path) -> tuple[str, str]:
+        assert cli.run(["report", *map(str, roots), "--no-pictures", "--out", str(made.root / "report")]) == 0
+        page = html.unescape((made.root / "report" / "index.html").read_text())
+        return page[page.index("<body>") :], (made.root / "report" / "report.md").read_text()
+
+    for text in pages(made.root, *others):
+        for words in (
+            "ODConv is 0.2 points above its static twin",
+            "1 of 6 cells has no result",
+            "have hardly learned the task",
+            "Not comparable with the paper's numbers: 20 of 200 classes",
+        ):
+            assert text.count(words) == 1, words
+    page, text = pages(made.root, *others)
+    assert "first, second and third: 7 of 8 runs finished, 3 tasks" in page
+    assert text.startswith("# Does dynamic convolution pay?") and "second: Not asked." in text
+    page, text = pages(others[0])
+    assert "second: 1 of 1 runs finished, 1 task<" in page
+    assert "pay?" not in text.replace("does it pay?", "") and text.startswith("# What static networks reach")
 
 
 def test_archives_that_are_none(fabricate, tmp_path: Path, capsys) -> None:

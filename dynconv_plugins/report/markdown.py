@@ -50,7 +50,7 @@ def _section(s: Section) -> list[str]:
     if len(s.task.units) > 1:
         lines += _table(s.runs)
     lines += _pictures(s.folds)
-    for table in (s.tests, *s.between):
+    for table in (s.tests, s.gains, *s.between):
         lines += _table(table)
     lines += _table(s.references)
     if s.curves:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from .compare import Compared, p_value, points
 from .records import STATIC, Model, Task
-from .sheet import listed
-from .statistics import Paired, paired
 
 EPOCHS = 30
 
@@ -98,20 +95,24 @@ def not_comparable(task: Task) -> str:
         # A part held out for validation leaves a little fewer; a tenth less is no other data set.
         if isinstance(ours, int) and full[what] and ours < 0.85 * full[what]:
             reasons.append(f"{ours:,} of {full[what]:,} {words}")
-    if full["pixels"] and pixels(task) and pixels(task) != full["pixels"]:
-        reasons.append(f"{pixels(task)} px instead of {full['pixels']}")
+    if (side := pixels(task)) and "pixels" in full and side != full["pixels"]:
+        theirs = f"instead of {full['pixels']}" if full["pixels"] else "where it does not tell its own"
+        reasons.append(f"{side} px {theirs}")
     if entry.get("folded") and not task.folded:
         reasons.append("the official split instead of 10 folds")
     others = [n for n in task.networks if n not in entry.get("networks", task.networks)]
     if others:
         reasons.append(f"its networks were {' and '.join(entry['networks'])}, not {', '.join(others)}")
     # Table 1 is the study's recipe; ours of that name end in it.
-    recipe, epochs = str(task.fact("recipe")), (task.fact("options") or {}).get("epochs")
+    options = task.fact("options") or {}
+    recipe, epochs = str(task.fact("recipe")), options.get("epochs")
     if recipe and not recipe.endswith("study"):
         reasons.append(f"the recipe {recipe} instead of the paper's")
     if isinstance(epochs, int) and epochs < EPOCHS:
         reasons.append(f"{epochs} of its {EPOCHS} epochs")
-    if entry.get("remark"):
+    if options.get("backbone_checkpoint"):
+        reasons.append("networks that start from a backbone trained before, of which it tells nothing")
+    if entry.get("remark") and source(task):
         reasons.append(entry["remark"])
     return f"Not comparable with the paper's numbers: {'; '.join(reasons)}." if reasons else ""
 
@@ -150,39 +151,3 @@ def counts(model: Model) -> Mapping[str, Any] | None:
 def folds() -> Mapping[str, Mapping[str, list[float]]]:
     """The paper's Table 4a."""
     return _all()["folds"]
-
-
-def own_test() -> Paired:
-    """The paired test of the paper's own folds, D-CNN against CNN; the paper makes none."""
-    ours, theirs = folds()["D-CNN"]["accuracy"], folds()["CNN"]["accuracy"]
-    return paired(ours, theirs, 1 / (len(ours) - 1))
-
-
-def own_test_note(task: Task, rows: Sequence[Compared]) -> str:
-    """That test in words, and whether the paper's gain is one that our runs leave possible.
-
-    Args:
-        task: The task.
-        rows: Its models; those that have the paper's numbers beside them are told of.
-    """
-    test = own_test()
-    s = test.summary
-    count = sum(r.p is not None for r in rows)
-    alone = f", which is of one comparison; corrected for {count}, as ours are, {p_value(min(1, count * test.p))}"
-    note = (
-        f"The paper's own ten folds under our test: D-CNN is {points(s.mean)} points ahead of CNN "
-        f"(95% CI {points(s.low)} to {points(s.high)}), ahead in every fold; "
-        f"corrected resampled t-test {p_value(test.p)}{alone if count > 1 else ''}; "
-        f"plain paired t-test {p_value(test.plain)}, Wilcoxon {p_value(test.wilcoxon)}. "
-    )
-    inside: dict[bool, list[str]] = {True: [], False: []}
-    for row in rows:
-        if row.pair and row.pair.p is not None and published(task, row.model):
-            low, high = row.pair.summary.low, row.pair.summary.high
-            inside[low <= s.mean <= high].append(f"{row.name} ({points(low)} to {points(high)})")
-    where = (f"{'inside' if k else 'outside'} our interval of {listed(names)}" for k, names in inside.items() if names)
-    if told := ", and ".join(where):
-        note += f"The paper's gain of {points(s.mean)} lies {told}. "
-    return note + (
-        "Its standard deviations, 0.059 and 0.062, divide by n; ours divide by n − 1, which gives 0.062 and 0.065."
-    )

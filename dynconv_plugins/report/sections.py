@@ -9,6 +9,7 @@ from . import figures, published, tables
 from .between import between
 from .compare import Compared, compare
 from .cost_table import costs, references
+from .gains import gains, note
 from .looks import Look
 from .pictures import Gallery, gallery
 from .records import Task, finite
@@ -40,6 +41,7 @@ class Section:
     runs: Table
     folds: list[Picture]
     tests: Table
+    gains: Table | None
     between: list[Table]
     curves: list[Picture]
     curves_of: str
@@ -50,7 +52,7 @@ class Section:
     @property
     def tables(self) -> list[Table]:
         """All tables, for CSV."""
-        made = (self.results, self.budget, self.costs, self.classes, self.runs, self.tests)
+        made = (self.results, self.budget, self.costs, self.classes, self.runs, self.tests, self.gains)
         made = (*made, *self.between, self.references)
         return [t for t in made if t is not None and t.rows]
 
@@ -70,7 +72,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         notes.append(f"The paper's numbers: {published.source(task)}.")
         notes += [published.left_open(task), published.not_comparable(task)]
         if published.entry_of(task).get("folded"):
-            notes.append(published.own_test_note(task, rows))
+            notes.append(note())
     return Section(
         task=task,
         rows=rows,
@@ -85,6 +87,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         runs=runs(task),
         folds=figures.folds(task, looks, studio),
         tests=tables.tests(task, rows),
+        gains=gains(task, rows),
         between=between(task),
         curves=figures.curves(task, looks, studio),
         curves_of=_curves_of(task),

@@ -17,10 +17,12 @@ from dynconv_plugins.report.between import between
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.compare import Verdict, compare, p_value
 from dynconv_plugins.report.cost_table import costs, references
+from dynconv_plugins.report.gains import gains, note, own_test
 from dynconv_plugins.report.losses import smoothed
+from dynconv_plugins.report.overview import overview
 from dynconv_plugins.report.run_table import runs
-from dynconv_plugins.report.statistics import holm, paired
-from dynconv_plugins.report.summary import answer, caveats, overview
+from dynconv_plugins.report.statistics import holm, paired, welch
+from dynconv_plugins.report.summary import answer, caveats
 from dynconv_plugins.report.tuned import recipes
 
 
@@ -84,33 +86,59 @@ def test_folds_of_the_papers_networks(fabricate) -> None:
     scores = {"static": own["CNN"]["accuracy"], "odconv": own["D-CNN"]["accuracy"]}
     losses = {"static": own["CNN"]["loss"], "odconv": own["D-CNN"]["loss"]}
     study, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1",), folds=True, losses=losses)
-    assert task.folded and rows[1].verdict is Verdict.BETTER and rows[1].p == pytest.approx(6.215e-3, rel=1e-3)
+    assert task.folded and rows[1].verdict is Verdict.BETTER
+    assert rows[1].p == pytest.approx(paired(scores["odconv"], scores["static"], 78 / 703).p)
     table = runs(task)
     assert [row[0].text for row in table.rows[2:]] == ["the paper's CNN", "the paper's D-CNN"]
-    results = tables.results(task, rows)
-    less = [row[[h.text for h in results.heads].index("ours less the paper's")].text for row in results.rows]
-    assert less == ["+0.0", "+0.0"] and "says neither" in published.left_open(task)
+    assert "says neither" in published.left_open(task)
+    ours_apart = "widths and kernel sizes of our own", "|x| and |dx| as inputs", "60 epochs in all"
+    assert all(words in published.not_comparable(task) for words in ours_apart)
+    assert "ours less the paper's" not in tables.results(task, rows).markdown(), "of other networks' numbers"
     assert len(table.heads) == 13 and table.rows[0][1].text == "50.6" and table.rows[0][1].note == "1.461"
     assert [table.rows[0][11].text, table.rows[1][11].text] == ["57.1", "65.3"]
     assert published.published(task, rows[0].model).score == 0.571
-    assert published.published(task, rows[1].model).score == 0.653 and published.not_comparable(task) == ""
+    assert published.published(task, rows[1].model).score == 0.653
     assert "corrected" in tables.tests(task, rows).heads[3].text
     assert "78 test samples in each fold" in " ".join(caveats(study, {"task": rows})["task"])
 
 
-def test_the_papers_own_test_is_told_as_ours_are(fabricate) -> None:
-    """Its p is of one comparison, ours are corrected; and whether its gain is one that our runs leave possible."""
+def test_ours_less_the_papers_where_only_the_run_differs(fabricate) -> None:
+    data = {"name": "Tiny ImageNet", "train": 99000, "test": 10000, "classes": 200, "options": {"pixels": 224}}
+    _, task, rows = study_of(fabricate, {"static": [0.66, 0.67, 0.68], "odconv": [0.7, 0.71, 0.7]}, data=data)
+    table = tables.results(task, rows)
+    place = [h.text for h in table.heads].index("ours less the paper's")
+    assert [row[place].text for row in table.rows] == ["+1.8", "−3.1"] and published.not_comparable(task) == ""
+
+
+def test_our_gains_stand_beside_the_papers(fabricate) -> None:
+    """Each with the interval of one test, none corrected, and their difference with its own."""
     own = published.folds()["CNN"]["accuracy"]
     noise = [0.06, -0.06, 0.05, -0.05, 0.04, -0.04, 0.03, -0.03, 0.02, -0.02]
-    wide, narrow = ([s + scale * n for s, n in zip(own, noise, strict=True)] for scale in (2.5, 0.2))
-    scores = {"static": own, "odconv": wide, "hard": narrow}
+    wide = [s + 2.5 * n for s, n in zip(own, noise, strict=True)]
+    scores = {"static": own, "odconv": wide, "hard": wide[:2]}
     _, task, rows = study_of(fabricate, scores, host="tsai", networks=("Net1",), folds=True)
-    said = published.own_test_note(task, rows)
-    assert "t-test p = 0.0062, which is of one comparison; corrected for 2, as ours are, p = 0.012;" in said
-    assert "The paper's gain of +8.2 lies inside our interval of ODConv (" in said
-    assert ", and outside our interval of hard (−" in said
-    said = published.own_test_note(task, rows[:2])
-    assert "corrected for" not in said and "outside" not in said
+    table = gains(task, rows)
+    assert [row[0].text for row in table.rows] == ["ODConv", "the paper's D-CNN"], "two folds have no interval"
+    theirs, ours = own_test().summary, paired(wide, own, 78 / 703).summary
+    for row, gain in zip(table.rows, (ours, theirs), strict=True):
+        assert row[1].span == pytest.approx((100 * gain.low, 100 * gain.high))
+    expected = welch(ours, theirs)
+    assert table.rows[0][2].text == "−8.2" and table.rows[0][2].span == pytest.approx(
+        (100 * expected.low, 100 * expected.high)
+    )
+    assert "outside" not in note() and "p = 0.0062" in note() and "corrected for" not in note()
+    _, task, rows = study_of(fabricate, {"static": STATIC, "odconv": STATIC})
+    assert gains(task, rows) is None, "the paper shows no runs of its other tables"
+
+
+def test_a_pretrained_backbone_and_another_size_are_not_the_papers(fabricate) -> None:
+    options = {"backbone_checkpoint": "model_best.pth.tar"}
+    data = {"name": "VOC 2012", "train": 11530, "test": 1449, "classes": 21, "options": {"pixels": 64}}
+    _, task, _ = study_of(fabricate, {"static": [0.3]}, host="mmseg", data=data, options=options)
+    said = published.not_comparable(task)
+    assert "64 px where it does not tell its own; networks that start from a backbone trained before" in said
+    _, task, _ = study_of(fabricate, {"static": [0.3]}, host="mmseg", data=data)
+    assert "backbone" not in published.not_comparable(task)
 
 
 def test_other_series_are_not_the_papers(fabricate) -> None:
@@ -145,7 +173,7 @@ def test_recipes_that_are_being_chosen_stand_side_by_side(fabricate) -> None:
     columns = [h.text for h in table.heads]
     assert columns == ["Task", "static", "ODConv", "static, less the best"]
     assert [row[1].text for row in table.rows] == ["70.8", "60.8", "24.0"]
-    expected = paired(STATIC, better, 1 / 4).summary
+    expected = paired(STATIC, better, 98 / 292).summary
     assert table.rows[1][3].text == "−10.0" and table.rows[1][3].span == pytest.approx(
         (100 * expected.low, 100 * expected.high)
     )

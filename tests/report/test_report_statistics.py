@@ -10,9 +10,8 @@ import pytest
 pytest.importorskip("scipy")
 from scipy import stats
 
-from dynconv_plugins.report import published
-from dynconv_plugins.report.records import Task
-from dynconv_plugins.report.statistics import holm, mcnemar, paired, resolution, summarise, wilson
+from dynconv_plugins.report import gains, published
+from dynconv_plugins.report.statistics import holm, mcnemar, paired, resolution, summarise, welch, wilson
 
 
 def test_the_least_gain_that_would_show_grows_with_the_number_of_tests() -> None:
@@ -60,7 +59,7 @@ def test_the_papers_own_folds() -> None:
     cnn, dcnn = (published.folds()[name]["accuracy"] for name in ("CNN", "D-CNN"))
     assert (np.mean(cnn), np.mean(dcnn)) == pytest.approx((0.571, 0.653), abs=5e-4)
     assert (np.std(cnn), np.std(dcnn)) == pytest.approx((0.059, 0.062), abs=5e-4)
-    found = published.own_test()
+    found = gains.own_test()
     d = np.subtract(dcnn, cnn)
     plain = stats.ttest_rel(dcnn, cnn)
     assert found.plain == pytest.approx(plain.pvalue) == pytest.approx(5.965e-4, rel=1e-3)
@@ -68,7 +67,7 @@ def test_the_papers_own_folds() -> None:
     assert t == pytest.approx(3.550, abs=1e-3)
     assert found.p == pytest.approx(2 * stats.t.sf(t, 9)) == pytest.approx(6.215e-3, rel=1e-3)
     assert found.wilcoxon == pytest.approx(2 / 2**10), "ahead in all ten folds: the smallest p there is"
-    note = published.own_test_note(Task("folds"), [])
+    note = gains.note()
     assert "+8.2 points" in note and "p = 0.0062" in note and "p < 0.001" in note
 
 
@@ -92,10 +91,27 @@ def test_ranks_tie_where_differences_differ_by_rounding() -> None:
 def test_what_cannot_be_tested_says_why() -> None:
     assert paired([0.7, 0.8], [0.5, 0.6]).why == "too few runs to test"
     assert paired([0.7], [0.5]).p is None and paired([], []).p is None
+    for two in ([0.7, 0.8], [0.7, 0.9]):
+        few = paired(two, [0.5, 0.6])
+        assert math.isnan(few.summary.low) and math.isnan(few.summary.high), "equally far apart or not"
+        assert few.summary.mean == pytest.approx(sum(two) / 2 - 0.55)
     same = paired([0.7, 0.6, 0.8], [0.7, 0.6, 0.8])
     assert same.p == same.wilcoxon == 1.0 and not same.why
     shifted = paired([0.7, 0.6, 0.8], [0.6, 0.5, 0.7])
     assert shifted.p is None and "spread" in shifted.why
+
+
+def test_the_difference_of_two_means_is_scipys_welch() -> None:
+    ours, theirs = [0.021, 0.043, -0.012, 0.035, 0.001, 0.018], [0.09, 0.07, 0.11, 0.065]
+    found = welch(summarise(ours), summarise(theirs))
+    expected = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.mean == pytest.approx(np.mean(ours) - np.mean(theirs))
+    # Folds that overlap make the interval of either mean wider, and that of the difference with it.
+    wider = welch(summarise(ours, 1 / 5), summarise(theirs))
+    assert wider.low < found.low and wider.high > found.high
+    assert math.isnan(welch(summarise([0.1, 0.1]), summarise([0.2, 0.2])).low)
+    assert math.isnan(welch(paired([0.7, 0.8], [0.5, 0.7]).summary, summarise(theirs)).low)
 
 
 def test_holm_by_hand() -> None:

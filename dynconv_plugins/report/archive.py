@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..study import cells as layout
 from .collect import COSTS, PLAN
 from .places import placeless
-from .records import DAMAGED, Cell, Study
+from .records import DAMAGED, MISSING, Cell, Study
 
 ARCHIVE = "records.zip"
 PREDICTIONS = "predictions.npz"
@@ -24,7 +24,7 @@ _MEMBER = re.compile(
 )
 _DATE = (1980, 1, 1, 0, 0, 0)  # the same records make the same file
 # What an unfinished run has taken is lost with its checkpoints; that it was begun is not.
-_OF_A_RUN = ("trained", "seconds", "processor_seconds", "earlier", "started", "memory_mb")
+_OF_A_RUN = ("trained", "seconds", "processor_seconds", "attempts", "earlier", "started", "memory_mb")
 
 
 def pack(study: Study, path: Path) -> None:
@@ -65,8 +65,9 @@ def _names(roots: Mapping[Path, Any]) -> dict[Path, str]:
 
 
 def _kept(cell: Cell) -> dict[str, Any]:
-    finished = cell.metrics is not None
-    kept = {k: v for k, v in cell.record.items() if finished or k not in _OF_A_RUN}
+    if cell.metrics is not None:
+        return dict(cell.record)
+    kept = {k: v for k, v in cell.record.items() if k not in _OF_A_RUN} | {"begun": cell.status != MISSING}
     # Files that cannot be read are not kept: what was wrong with them is.
     return {"inputs": "", **kept, "status": DAMAGED, "error": cell.why} if cell.status == DAMAGED else kept
 

@@ -132,7 +132,7 @@ def _cell(key: str, folder: Path | None) -> Cell:
     cell = replace(cell, record=record, status=status, why=" ".join(str(record.get("error") or "").split()))
     if status == DAMAGED:  # as a report found it, which left this; all of it where no record could be read
         return cell if "task" in record else replace(cell, record={})
-    if status == WAITING and not record.get("attempts"):
+    if status == WAITING and not (record.get("attempts") or record.get("begun")):
         return replace(cell, status=MISSING, why="it has not been started")
     if status in (RUNNING, WAITING):
         return replace(cell, why="it was still running, or was killed" if status == RUNNING else "it waits to go on")

@@ -108,7 +108,8 @@ def _resumed(rows: Sequence[Compared]) -> str:
     for row in rows:
         again = sum(row.model.cells[unit].record.get("attempts", 1) != 1 for unit in row.model.results)
         if again:
-            told.append(f"{row.name} ({again} of {len(row.model.results)} runs)")
+            runs = len(row.model.results)
+            told.append(f"{row.name} ({again} of {runs} run{'' if runs == 1 else 's'})")
     if not told:
         return ""
     return (

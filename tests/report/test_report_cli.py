@@ -184,6 +184,9 @@ def test_a_study_reads_the_same_from_its_records(fabricate, tmp_path: Path, caps
     ):
         assert words in first, words
     assert told(tmp_path / "first/records.zip", "second") == first
+    with zipfile.ZipFile(tmp_path / "first/records.zip") as file:
+        waiting = json.loads(file.read("mine/images/odconv/seed1/cell.json"))
+        assert "attempts" not in waiting, "a study that goes on elsewhere begins it anew, and times all of it"
     assert told(tmp_path / "second/records.zip", "third") == first
 
 

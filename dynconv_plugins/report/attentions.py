@@ -11,7 +11,7 @@ from torch import nn
 
 from ..demo.attention import KINDS, recorded
 from ..demo.figures import gates, spatial_maps
-from .looks import COLOURS
+from ..inspection.draw import COLOURS
 from .studio import Picture, Studio
 
 LAYERS = 3

@@ -1,4 +1,4 @@
-"""The drawings of one task: learning curves, Figure 9 (every fold), score against cost."""
+"""The drawings of one task over its runs: learning curves, and Figure 9 (every fold)."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 from . import published
-from .compare import Compared, cost_of
+from .axes import MARGINS, SIZE, legend, upright
+from .compare import overlap
 from .looks import GREY, Look
 from .losses import smoothed
-from .records import STATIC, Curve, Model, Task
-from .sheet import capital, prefixed
+from .records import Curve, Model, Task
+from .sheet import capital
 from .statistics import FEWEST, summarise
 from .studio import DRAWN, PAPER, Picture, Studio, plt
 
-SIZE = (4.7, 3.1)
-MARGINS = {"left": 0.115, "right": 0.985, "bottom": 0.14, "top": 0.91}
-COSTS = (("macs", "MAdds"), ("latency1", "latency at batch 1"))
+LOGARITHMIC = ", logarithmic"
 
 
 def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
-    """Losses and validation scores over training: mean over runs, the band from the lowest to the highest run."""
+    """Losses and validation scores over training: mean over runs, the band its interval, as the tables have it."""
     made, part = [], "validation" if task.held_out else task.scored
     smooth = {training: ", with label smoothing" if smoothed(task, training) else "" for training in (True, False)}
     for network in task.networks:
@@ -35,21 +34,23 @@ def curves(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Pictur
         ):
             with plt.rc_context(DRAWN):
                 figure, axes = plt.subplots(figsize=SIZE, gridspec_kw=MARGINS)
-                unit = [_curve(axes, m, what, looks[m.label]) for m in models]
+                unit = [_curve(axes, m, what, looks[m.label], overlap(task)) for m in models]
                 unit = next((u for u in unit if u), "")
                 if not unit:
                     plt.close(figure)
                     continue
+                if what != "valid_score" and upright(axes):
+                    title += LOGARITHMIC
                 axes.set_title(f"{network}: {title}" if len(task.networks) > 1 else capital(title))
                 axes.set_xlabel(unit)
                 axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
-                _legend(axes)
+                legend(axes)
             alt = f"{task.name}, {network}: {title} over {unit}s, one line a model"
             made.append(studio.draw(f"{task.name}-{network}-{what}".replace("_", "-"), figure, alt))
     return made
 
 
-def _curve(axes: plt.Axes, model: Model, what: str, look: Look) -> str:
+def _curve(axes: plt.Axes, model: Model, what: str, look: Look, rho: float) -> str:
     """Draws one model's mean and band; returns what a step is, or nothing where there is no curve."""
     found = [m.curve for m in model.results.values() if m.curve is not None]
     found = [c for c in found if np.isfinite(getattr(c, what)).sum() > 1]
@@ -59,11 +60,11 @@ def _curve(axes: plt.Axes, model: Model, what: str, look: Look) -> str:
     scale = 100 if what == "valid_score" else 1
     mean = np.nanmean(table, 0) * scale
     if len(found) >= FEWEST:
-        spans = [summarise(column[np.isfinite(column)]) for column in table.T]
+        spans = [summarise(column[np.isfinite(column)], rho) for column in table.T]
         low, high = (np.array([getattr(s, end) for s in spans]) * scale for end in ("low", "high"))
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
     every = max(1, math.ceil(len(steps) / 8))
-    style = {"marker": look.marker, "ms": 4.5, "markevery": every, "mec": PAPER, "mew": 0.5, "lw": 1.7}
+    style = {"marker": look.marker, "ms": 4.5 * look.size, "markevery": every, "mec": PAPER, "mew": 0.5, "lw": 1.7}
     # Where some runs had stopped, the mean is of those that are left, and no longer comparable with what it was.
     whole = int(np.isfinite(table).all(0).nonzero()[0].max(initial=-1)) + 1
     axes.plot(steps[:whole], mean[:whole], ls=look.dash, color=look.colour, label=model.label, **style)
@@ -101,7 +102,7 @@ def folds(task: Task, looks: Mapping[str, Look], studio: Studio) -> list[Picture
                 name = task.score_name if quantity == "score" else f"{task.scored} loss"
                 title = f"{network}: {name} by {what}" if len(task.networks) > 1 else f"{capital(name)} by {what}"
                 figure = _by_unit(series, looks, task.units, quantity, title, what)
-                alt = f"{task.name}, {network}: {name} of every {what}, and the mean as a line"
+                alt = f"{task.name}, {network}: {name} of every {what}, and the mean of several as a line"
                 made.append(studio.draw(f"{task.name}-{network}-{what}s-{quantity}", figure, alt))
     if task.folded and published.entry_of(task):
         made += _paper_folds(task, studio)
@@ -128,76 +129,14 @@ def _by_unit(series, looks: Mapping[str, Look], units: Sequence[str], quantity: 
         for label, (places, values) in series.items():
             look, values = looks[label], np.array(values) * scale
             axes.plot(places, values, color=look.colour, lw=0.7, alpha=0.55)
-            axes.plot(places, values, look.marker, ms=5.5, color=look.colour, mec=PAPER, mew=0.5, label=label)
-            axes.axhline(values.mean(), color=look.colour, lw=1.3, ls=look.dash)
+            style = {"ms": 5.5 * look.size, "mec": PAPER, "mew": 0.5}
+            axes.plot(places, values, look.marker, color=look.colour, label=label, **style)
+            if len(values) > 1:
+                axes.axhline(values.mean(), color=look.colour, lw=1.3, ls=look.dash)
         axes.set_xticks(range(len(units)), [u.lstrip("foldse") for u in units])
         axes.set_xlabel(what)
-        axes.set_title(title + (", %" if quantity == "score" else ""))
+        flat = quantity == "loss" and upright(axes)
+        axes.set_title(title + (", %" if quantity == "score" else LOGARITHMIC if flat else ""))
         axes.grid(axis="x", visible=False)
-        _legend(axes)
+        legend(axes)
     return figure
-
-
-def against_cost(task: Task, rows: Sequence[Compared], looks: Mapping[str, Look], studio: Studio) -> list[Picture]:
-    """Score with its interval against MAdds and against latency."""
-    made = []
-    for what, title in COSTS:
-        shown = [(r, cost_of(r.model.costs, what)) for r in rows if r.scores.n and cost_of(r.model.costs, what)]
-        apart = len({r.model.costs.measured for r, _ in shown}) > 1
-        if len(shown) < 2 or (apart and what != "macs"):
-            continue
-        unit, scale = prefixed((c for _, c in shown), "G") if what == "macs" else ("ms", 1.0)
-        with plt.rc_context(DRAWN):
-            figure, axes = plt.subplots(figsize=SIZE, gridspec_kw=MARGINS)
-            for row, cost in shown:
-                look = looks[row.model.label]
-                low, high = row.bounds
-                if not math.isnan(low):
-                    axes.plot(
-                        [cost / scale] * 2, [low * 100, high * 100], color=look.colour, lw=1.2, alpha=0.7, zorder=2
-                    )
-                style = {"ms": 7, "mec": PAPER, "mew": 0.7, "ls": "", "zorder": 3}
-                label = row.model.label if row.model.label not in axes.get_legend_handles_labels()[1] else None
-                axes.plot(cost / scale, row.scores.mean * 100, look.marker, color=look.colour, label=label, **style)
-                if len(task.networks) > 1 and row.model.operator == STATIC:
-                    place = {
-                        "textcoords": "offset points",
-                        "xytext": (-8, 0),
-                        "ha": "right",
-                        "va": "center",
-                        "fontsize": 8,
-                    }
-                    axes.annotate(row.model.network, (cost / scale, row.scores.mean * 100), **place)
-            _decades(axes, [c / scale for _, c in shown], named=len(task.networks) > 1)
-            axes.set_xlabel(f"{title} ({unit}), logarithmic")
-            axes.set_title(f"{capital(task.score_name)}, %, against {title}")
-            _legend(axes)
-        alt = f"{task.name}: {task.score_name} of each model against its {title}"
-        made.append(studio.draw(f"{task.name}-cost-{what}", figure, alt))
-    return made
-
-
-def _decades(axes: plt.Axes, values: Sequence[float], named: bool) -> None:
-    """A logarithmic axis with a few plain numbers on it, and room at its left for names."""
-    low, high = min(values), max(values)
-    axes.set_xscale("log")
-    room = (high / low) ** 0.35 * 1.2 if named else 1.0
-    axes.set_xlim(low / 1.35 / room, high * 1.35)
-    # Labels of values that lie close together would run into each other.
-    near = high / low < 1.5
-    ticks = np.geomspace(low / 1.2, high * 1.2, 3) if near else np.geomspace(low, high, 4)
-    ticks = np.unique([float(f"{t:.2g}") for t in ticks])
-    axes.set_xticks(ticks)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.minorticks_off()
-
-
-def _legend(axes: plt.Axes) -> None:
-    """Below the picture: inside, it would hide what it explains."""
-    handles, labels = axes.get_legend_handles_labels()
-    if labels:
-        longest = max(len(label) for label in labels)
-        columns = min(len(labels), max(1, int(SIZE[0] / (0.5 + 0.085 * longest))))
-        place = {"loc": "upper center", "bbox_to_anchor": (0.47, -0.17), "ncol": columns}
-        axes.legend(handles, labels, **place, columnspacing=1.2, handletextpad=0.5)

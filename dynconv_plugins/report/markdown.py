@@ -46,6 +46,7 @@ def _section(s: Section) -> list[str]:
     for table in (s.budget, s.costs):
         lines += _table(table)
     lines += _pictures(s.against_cost)
+    lines += [s.against_cost_of, ""] if s.against_cost_of else []
     lines += _table(s.classes)
     if len(s.task.units) > 1:
         lines += _table(s.runs)

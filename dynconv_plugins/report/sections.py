@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import figures, published, tables
+from . import cost_plot, figures, losses, published, tables
 from .between import between
 from .compare import Compared, compare
 from .cost_table import costs, references
@@ -37,6 +37,7 @@ class Section:
     budget: Table | None
     costs: Table
     against_cost: list[Picture]
+    against_cost_of: str
     classes: Table | None
     runs: Table
     folds: list[Picture]
@@ -82,7 +83,8 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         notes=[n for n in notes if n],
         budget=budget(task, rows),
         costs=costs(task, rows),
-        against_cost=figures.against_cost(task, rows, looks, studio),
+        against_cost=cost_plot.against_cost(task, rows, looks, studio),
+        against_cost_of=cost_plot.caption(task, rows),
         classes=tables.classes(task, rows),
         runs=runs(task),
         folds=figures.folds(task, looks, studio),

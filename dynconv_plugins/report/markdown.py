@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .commands import commands
-from .pictures import Grid
+from .grids import Grid
 from .sections import Section
 from .sheet import Table
 from .studio import Picture

@@ -1,4 +1,4 @@
-"""Attention maps against a Grad-CAM written out by hand, and pictures of real networks of a host."""
+"""The operators' own attentions as pictures, and galleries of real networks of a host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ pytest.importorskip("scipy")
 
 from dynconv_plugins import dynamize
 from dynconv_plugins.report.attentions import attentions, mixed
-from dynconv_plugins.report.cam import grad_cam, last_map
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.pictures import gallery
 from dynconv_plugins.report.studio import Studio
@@ -29,61 +28,6 @@ def network(dims: int, classes: int = 3) -> nn.Sequential:
     torch.manual_seed(0)
     body = [conv(2, 6, 3, padding=1), nn.ReLU(), conv(6, 8, 3, stride=2, padding=1), nn.Tanh()]
     return nn.Sequential(*body, pool(1), nn.Flatten(), nn.Linear(8, classes)).eval()
-
-
-@pytest.mark.parametrize(("dims", "shape"), [(1, (1, 2, 32)), (2, (1, 2, 12, 20))])
-def test_grad_cam_is_the_formula(dims: int, shape: tuple[int, ...]) -> None:
-    """Weights of the channels are the means of the gradients; the map is the positive part of their sum (eq. 1, 2)."""
-    import cv2
-
-    model, x = network(dims), torch.randn(shape)
-    layer = last_map(model, x)
-    assert layer == "3"
-    maps = model[:4](x).detach().requires_grad_()
-    out = model[4:](maps)
-    out[0, out[0].argmax()].backward()
-    space = tuple(range(2, 2 + dims))
-    raw = (maps.grad.mean(space, keepdim=True) * maps).sum(1)[0].relu().detach().numpy()
-    ours, chosen = grad_cam(model, x, layer)
-    assert chosen == int(out[0].argmax())
-    assert ours.shape == shape[2:] and ours.min() >= 0 and ours.max() <= 1
-    # Enlarged as the package does it; series are images of height one to it.
-    large = cv2.resize(raw if dims == 2 else raw[None], (shape[-1], shape[-2] if dims == 2 else 1))
-    large = (large - large.min()) / (large.max() - large.min())
-    np.testing.assert_allclose(ours, large if dims == 2 else large[0], atol=1e-5)
-    assert all(p.grad is None for p in model.parameters()), "nothing stays behind"
-
-
-def test_grad_cam_finds_what_decides() -> None:
-    """A network that looks for bright spots looks at the bright spot."""
-    model = network(2, 2)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.zero_()
-        model[0].weight[0, 0, 1, 1] = model[2].weight[0, 0, 1, 1] = model[6].weight[1, 0] = 1.0
-    x = torch.zeros(1, 2, 16, 16)
-    x[0, 0, 10:14, 2:6] = 1.0
-    heat, chosen = grad_cam(model, x, last_map(model, x))
-    assert chosen == 1
-    y, along = np.unravel_index(heat.argmax(), heat.shape)
-    assert 9 <= y <= 14 and 1 <= along <= 6
-    assert heat[:6].max() < 0.05
-
-
-def test_frozen_layers_and_segmentation() -> None:
-    model = network(1).requires_grad_(False)
-    model[-1].requires_grad_(True)
-    assert grad_cam(model, torch.randn(1, 2, 32), "3")[0].max() > 0, "as in Net1_DCNN, whose convolutions are frozen"
-    masks = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 4, 1)).eval()
-    assert grad_cam(masks, torch.randn(1, 3, 10, 14), "1")[0].shape == (10, 14)
-
-
-def test_small_maps_are_passed_over_and_a_network_without_any_is_refused() -> None:
-    model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 4, 1))
-    assert last_map(model, torch.randn(1, 3, 16, 16)) == "1"
-    assert last_map(model, torch.randn(1, 3, 32, 32)) == "2"
-    with pytest.raises(ValueError, match="no layer"):
-        last_map(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), torch.randn(1, 3, 2, 2))
 
 
 def test_the_colour_of_a_mixture() -> None:

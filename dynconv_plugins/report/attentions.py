@@ -1,8 +1,11 @@
-"""What the operators themselves attend with: gates and taps as heat maps, mixtures by position as colours."""
+"""What the operators themselves attend with: gates and taps as heat maps, mixtures by position as colours.
+
+ORConv has no attention: what varies with the input is which of its rotations wins where, and that is drawn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +15,14 @@ from torch import nn
 from ..demo.attention import KINDS, recorded
 from ..demo.figures import gates, spatial_maps
 from ..inspection.draw import COLOURS
-from .studio import Picture, Studio
+from ..inspection.layers import Layer, explain
+from .studio import Picture, Studio, plt
 
 LAYERS = 3
+BY_POSITION = (
+    "One row an input, one column a layer: which {0} at each position, a colour a {1}; pale where none is ahead of the "
+    "others."
+)
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,7 @@ class Drawn:
 def attentions(
     network: nn.Module, x: torch.Tensor, shown: Sequence[np.ndarray], labels: Sequence[str], studio: Studio, name: str
 ) -> list[Drawn]:
-    """Draws every kind of attention that the network has, for the same inputs.
+    """Draws every kind of attention that the network has, for the same inputs; none where nothing depends on them.
 
     Args:
         network: With dynamic operators.
@@ -56,12 +64,43 @@ def attentions(
             made.append(Drawn(title, f"{caption} One row an input, layers side by side.", picture))
         maps = {k: v.numpy() for k, v in found.items() if v.ndim > 2 and v[0, 0].numel() > 1}
         if maps:
-            picture = _keep(studio, f"{name}-{attribute}-map", _mixtures(eye, _some(maps)), "kernels by position")
-            caption = (
-                "One row an input, one column a layer: which kernel weighs most at each position, a colour a kernel; "
+            kernels = [f"kernel {i + 1}" for i in range(max(v.shape[1] for v in maps.values()))]
+            picture = _keep(
+                studio, f"{name}-{attribute}-map", _mixtures(eye, _some(maps), kernels), "kernels by position"
             )
-            made.append(Drawn("Kernels by position", caption + "pale where none is ahead of the others.", picture))
+            made.append(Drawn("Kernels by position", BY_POSITION.format("kernel weighs most", "kernel"), picture))
+    return made + _beyond(network, x, eye, studio, name)
+
+
+def _beyond(network: nn.Module, x: torch.Tensor, eye: Sequence[np.ndarray], studio: Studio, name: str) -> list[Drawn]:
+    """What is no factor of the one equation: rotations, DCD's latent channels, masks that were learned for the task."""
+    each = [{layer.name: layer for layer in explain(network, x[i : i + 1])[0]} for i in range(len(x))]
+    made: list[Drawn] = []
+    if maps := _stacked(each, lambda layer: layer.kernel_map if _rotates(layer) else None):
+        rotations = max((layer.labels for layer in each[0].values() if _rotates(layer)), key=len)
+        picture = _keep(studio, f"{name}-rotations", _mixtures(eye, _some(maps), rotations), "rotations by position")
+        caption = BY_POSITION.format("rotation wins most filters", "rotation")
+        made.append(Drawn("Rotations by position", caption, picture))
+    if mixing := _stacked(each, lambda layer: layer.mixing):
+        picture = _keep(studio, f"{name}-mixing", _panels(eye, _some(mixing), _signed), "latent mixing")
+        caption = "One row an input, one column a layer: how latent channels are mixed; blue negative, red positive, "
+        caption += "each by its own largest."
+        made.append(Drawn("Latent mixing", caption, picture))
+    if masks := _stacked(each[:1], lambda layer: layer.mask):
+        picture = _keep(studio, f"{name}-mask", gates(_some(masks), ["all inputs"], "filters"), "task mask")
+        caption = "The part of each filter that a mask learned for the task leaves on, whatever the input."
+        made.append(Drawn("Task mask", caption, picture))
     return made
+
+
+def _rotates(layer: Layer) -> bool:
+    return layer.kernel_map is not None and layer.labels[0].endswith("°")
+
+
+def _stacked(each: Sequence[dict[str, Layer]], get: Callable[[Layer], np.ndarray | None]) -> dict[str, np.ndarray]:
+    """One figure of all inputs' layers by name, ``[N, ...]``, of the layers that have it."""
+    having = [name for name, layer in each[0].items() if get(layer) is not None]
+    return {name: np.stack([get(layers[name]) for layers in each]) for name in having}
 
 
 def _keep(studio: Studio, name: str, figure, what: str) -> Picture:
@@ -75,29 +114,48 @@ def _some(layers: dict[str, np.ndarray], most: int = LAYERS) -> dict[str, np.nda
     return {names[i]: layers[names[i]] for i in picks}
 
 
-def _mixtures(eye: Sequence[np.ndarray], maps: dict[str, np.ndarray]):
-    """Weights of the kernels by position, ``[N, K, *S]`` a layer: the winner's colour, as strong as it is ahead."""
-    from .studio import plt
-
+def _panels(
+    eye: Sequence[np.ndarray], layers: dict[str, np.ndarray], paint: Callable[[plt.Axes, np.ndarray], None]
+) -> plt.Figure:
+    """One row an input, one column a layer of ``[N, ...]``, each panel painted with its part of them."""
     flat = eye[0].ndim == 1
-    size = (1.3 * (len(maps) + 1) * (1.5 if flat else 1), (0.8 if flat else 1.35) * len(eye) + 0.4)
-    figure, grid = plt.subplots(len(eye), len(maps) + 1, figsize=size, squeeze=False)
+    size = (1.3 * (len(layers) + 1) * (1.5 if flat else 1), (0.8 if flat else 1.35) * len(eye) + 0.4)
+    figure, grid = plt.subplots(len(eye), len(layers) + 1, figsize=size, squeeze=False)
     for i, image in enumerate(eye):
         if flat:
             grid[i][0].plot(image, lw=1, color="#1a1f29")
             grid[i][0].margins(x=0)
         else:
             grid[i][0].imshow(image)
-        for axes, values in zip(grid[i][1:], maps.values(), strict=True):
-            painted = mixed(values[i])
-            axes.imshow(painted[None] if flat else painted, aspect="auto" if flat else "equal", interpolation="nearest")
+        for axes, values in zip(grid[i][1:], layers.values(), strict=True):
+            paint(axes, values[i])
     for axes in grid.flat:
         axes.set_axis_off()
     grid[0][0].set_title("input", fontsize=8)
-    for axes, name in zip(grid[0][1:], maps, strict=True):
+    for axes, name in zip(grid[0][1:], layers, strict=True):
         axes.set_title(name.removeprefix("backbone."), fontsize=7)
     figure.tight_layout(pad=0.3)
     return figure
+
+
+def _mixtures(eye: Sequence[np.ndarray], maps: dict[str, np.ndarray], names: Sequence[str]) -> plt.Figure:
+    """Weights by position, ``[N, K, *S]`` a layer: the winner's colour, as strong as it is ahead."""
+
+    def paint(axes: plt.Axes, weights: np.ndarray) -> None:
+        flat = weights.ndim == 2
+        painted = mixed(weights)
+        axes.imshow(painted[None] if flat else painted, aspect="auto" if flat else "equal", interpolation="nearest")
+
+    figure = _panels(eye, maps, paint)
+    marks = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[k % len(COLOURS)]) for k in range(len(names))]
+    place = {"loc": "upper left", "bbox_to_anchor": (0, 0), "ncols": 4, "frameon": False, "fontsize": 7}
+    figure.legend(marks, names, **place)
+    return figure
+
+
+def _signed(axes: plt.Axes, values: np.ndarray) -> None:
+    most = abs(values).max() or 1.0
+    axes.imshow(values, cmap="RdBu_r", vmin=-most, vmax=most, interpolation="nearest")
 
 
 def mixed(weights: np.ndarray) -> np.ndarray:

@@ -16,6 +16,8 @@ from .grids import Grid, maps, masks, of, told
 from .records import STATIC, Model, Task, order, spelled
 from .studio import Studio
 
+STILL = "no attentions to draw, for its layers do the same with every input."
+
 
 @dataclass
 class Gallery:
@@ -73,6 +75,8 @@ def _draw(task: Task, network: str, studio: Studio, count: int, made: Gallery) -
             continue
         if drawn:
             made.attentions.append((task.name_of(task.models[key]), drawn))
+        else:
+            made.notes.append(f"{task.name_of(task.models[key])}: {STILL}")
 
 
 def _kept(model: Model) -> list[str]:

@@ -16,6 +16,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
 
 from dynconv_plugins import dynamize
+from dynconv_plugins.report import attentions as drawing
 from dynconv_plugins.report.attentions import attentions, mixed
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.pictures import gallery
@@ -44,8 +45,8 @@ def test_the_colour_of_a_mixture() -> None:
         ("localsoft", {"Kernels by position"}),
         ("globalsoft", {"Channel gates"}),
         ("hard", {"Filter gates"}),
-        ("orconv", set()),
-        ("dcd", {"Filter gates"}),
+        ("orconv", {"Rotations by position"}),
+        ("dcd", {"Filter gates", "Latent mixing"}),
     ],
 )
 @pytest.mark.parametrize("dims", [1, 2])
@@ -58,6 +59,40 @@ def test_every_kind_of_attention_is_drawn(name: str, kinds: set[str], dims: int,
     assert {d.title for d in drawn} == kinds
     for d in drawn:
         assert (tmp_path / f"{d.picture.name}.png").is_file() and d.picture.alt and d.caption
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "kinds"),
+    [("hard", {"mask": "task"}, {"Task mask"}), ("orconv", {"pool": "mean"}, set()), ("orconv", {"kernel": 1}, set())],
+)
+def test_what_does_not_vary_with_the_input(name: str, options: dict, kinds: set[str], tmp_path: Path) -> None:
+    """A mask that was learned is shown once; kernels that never turn show nothing."""
+    model = nn.Sequential(nn.Conv2d(2, 6, options.pop("kernel", 3), padding=1))
+    model = dynamize(model, name, where="all", **options).eval()
+    x, shown = torch.randn(3, 2, 8, 8), [np.zeros((8, 8, 3), np.uint8)] * 3
+    assert {d.title for d in attentions(model, x, shown, ["a", "b", "c"], Studio(tmp_path), "net")} == kinds
+
+
+def test_each_input_has_its_own_rotations(tmp_path: Path, monkeypatch) -> None:
+    """Stripes: the kernel that answers to upright ones wins as it is, or turned by a quarter."""
+    seen = []
+    monkeypatch.setattr(
+        drawing, "_mixtures", lambda eye, maps, names: seen.append((maps, names)) or drawing.plt.figure()
+    )
+    model = dynamize(nn.Sequential(nn.Conv2d(1, 1, 3, padding=1, bias=False)), "orconv", where="all").eval()
+    with torch.no_grad():
+        next(model.parameters()).copy_(torch.tensor([[-1.0, 2, -1]] * 3)[None, None])
+    stripes = (torch.arange(12) % 3 == 0).float().expand(12, 12)
+    x = torch.stack([stripes, stripes.T])[:, None]
+    (found,) = attentions(model, x, [np.zeros((12, 12, 3), np.uint8)] * 2, ["|", "-"], Studio(tmp_path), "net")
+    assert found.title == "Rotations by position"
+    ((maps, names),) = seen
+    (won,) = maps.values()
+    assert names == ["0°", "90°", "180°", "270°"] and won.shape == (2, 4, 12, 12)
+    inner = won[..., 3:9, 3:9]
+    upright, level = inner[:, [0, 2]].sum(1), inner[:, [1, 3]].sum(1)
+    on_stripe = x[:, 0, 3:9, 3:9].numpy() > 0
+    assert (upright[0][on_stripe[0]] == 1).all() and (level[1][on_stripe[1]] == 1).all()
 
 
 @pytest.fixture

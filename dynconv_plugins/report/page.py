@@ -36,7 +36,9 @@ def render(
 
     source = (files("dynconv_plugins.report") / "page.html.j2").read_text(encoding="utf-8")
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
-    template = Environment(**options).from_string(source)
+    environment = Environment(**options)
+    environment.filters["parted"] = parted
+    template = environment.from_string(source)
     return template.render(
         sections=sections,
         summaries=summaries,
@@ -48,3 +50,10 @@ def render(
         heading=heading(s.task for s in sections),
         commands={s.task.name: commands(s.task) for s in sections},
     )
+
+
+def parted(text: str):
+    """A name as HTML that may be broken behind its underscores, besides spaces and hyphens: never within a word."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import html
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,11 +15,11 @@ pytest.importorskip("jinja2")
 pytest.importorskip("rich")
 pytest.importorskip("yaml")
 
+import browser
+
 from dynconv_plugins import cli
 from dynconv_plugins.report import published
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = "--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync".split()
 LONG = "a-label-that-somebody-made-very-long-and-did-not-think-of-phones"
 WORD = "Donaudampfschifffahrtselektrizitaetenhauptbetriebswerkbauunterbeamtengesellschaft"
 
@@ -148,48 +145,27 @@ def test_markdown_and_csv(made: Path) -> None:
         assert len(widths) == 1, path
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium")
 @pytest.mark.parametrize("width", [360, 390, 1200])
 def test_nothing_sticks_out(page: str, tmp_path: Path, width: int) -> None:
     """The page is as wide as its window; wide tables and pictures scroll in boxes of their own; no text is cut off."""
-    frame = f'<iframe id="f" width="{width}" height="900" srcdoc="{html.escape(page)}"></iframe>'
-    script = """onload = () => {
-      const d = document.getElementById('f').contentDocument, e = d.documentElement, out = [];
+    script = """const e = d.documentElement, out = [];
       for (const x of d.querySelectorAll('body *')) {
         if (x.closest('.scroll') && !x.matches('.scroll') || x.closest('svg') && !x.matches('svg')) continue;
         const r = x.getBoundingClientRect();
         if (r.width && r.right > e.clientWidth + 1) out.push(x.tagName + '.' + x.className);
       }
       const small = [...d.querySelectorAll('.drawings svg')].filter(x => x.getBoundingClientRect().width < 290).length;
-      document.title = JSON.stringify([e.scrollWidth, e.clientWidth, e.scrollHeight, out.slice(0, 5), small]);
-    }"""
-    wrapper = tmp_path / "frame.html"
-    wrapper.write_text(f"<!DOCTYPE html><title>-</title>{frame}<script>{script}</script>")
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1300,1000"]
-    command += ["--virtual-time-budget=5000", "--dump-dom", wrapper.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    found = re.search(r"<title>(\[.*?\])</title>", dom)
-    assert found, dom[:300]
-    content, visible, height, out, small = json.loads(html.unescape(found.group(1)))
+      return [e.scrollWidth, e.clientWidth, e.scrollHeight, out.slice(0, 5), small];"""
+    content, visible, height, out, small = browser.measured(page, script, width, tmp_path)
     assert content <= visible and out == [], f"{content} pixels of content on {visible}: {out}"
     assert height > 3000 and small == 0
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium")
 def test_it_is_drawn(page: str, made: Path, tmp_path: Path) -> None:
     """A screenshot: dark text on white, coloured marks, and no broken halves."""
-    from PIL import Image
-
-    shot = tmp_path / "shot.png"
-    command = [
-        CHROMIUM,
-        *FLAGS,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--window-size=1280,3000",
-        "--hide-scrollbars",
-    ]
-    subprocess.run([*command, f"--screenshot={shot}", (made / "index.html").as_uri()], capture_output=True, timeout=120)
-    image = Image.open(shot).convert("RGB")
+    image = browser.shot(made / "index.html", 1280, 3000, tmp_path)
     assert image.size == (1280, 3000) and image.getpixel((5, 5)) == (255, 255, 255)
     for top in range(0, 3000, 500):
         part = image.crop((0, top, 1280, top + 500)).convert("L")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,8 @@ pytest.importorskip("pytorch_grad_cam")
 pytest.importorskip("cv2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
+
+import untrained
 
 from dynconv_plugins import dynamize
 from dynconv_plugins.report import attentions as drawing
@@ -96,23 +97,10 @@ def test_each_input_has_its_own_rotations(tmp_path: Path, monkeypatch) -> None:
 
 
 @pytest.fixture
-def series(fabricate, tmp_path: Path):
-    """Cells of tsai's networks as they stand before training: real data, real weights files, no training."""
+def series(fabricate, tmp_path: Path) -> Path:
     pytest.importorskip("tsai")
-    from dynconv_plugins import datasets
-    from dynconv_plugins.study import hosts
-
-    root = datasets.diatoms.make(tmp_path / "diatoms", classes=3, train=4, test=2) / "UCR"
-    data = {"name": "Diatoms", "path": str(root), "train": 12, "valid": 0, "test": 6, "classes": 3, "unit": "series"}
-    data |= {"real": False, "options": {"length": 176, "variables": 1}}
-    made = fabricate()
-    more = {"data": data, "where": None, "arguments": {}}
-    made.task("series", "tsai", {"static": [0.5], "localsoft": [0.6], "odconv": [0.6]}, networks=("FCN",), **more)
-    for folder in made.root.glob("series/*/seed0"):
-        record = json.loads((folder / "cell.json").read_text())
-        (folder / "run").mkdir()
-        torch.save(hosts.get("tsai").build(record).state_dict(), folder / "run" / "model.pth")
-    return made.root
+    scores = {"static": [0.5], "localsoft": [0.6], "odconv": [0.6]}
+    return untrained.series(fabricate(), tmp_path, scores, ["FCN"])
 
 
 def test_pictures_of_a_hosts_networks(series: Path, tmp_path: Path) -> None:
@@ -136,27 +124,13 @@ def test_a_network_that_cannot_be_loaded_gets_a_line(series: Path, tmp_path: Pat
 
 
 def test_segmentations_of_every_head(tmp_path: Path) -> None:
-    """Networks of mmseg as they stand before training: real data, real weights files, no training."""
     pytest.importorskip("mmseg")
-    from dynconv_plugins.study import cells, hosts, plan, schedule
-
-    task = {"host": "mmseg", "data": {"name": "diatoms", "classes": 2, "train": 6, "test": 3, "holdout": 0.2}}
-    task |= {"networks": ["fpn", "deeplabv3plus"], "models": ["static", "localsoft"], "recipe": "study"}
-    task |= {"options": {"pixels": 64, "epochs": 1, "batch_size": 2}}
-    raw = plan.parse({"tasks": {"masks": task}}, "heads")
-    made = schedule.make(raw, tmp_path / "out", {}, lambda line: None)
-    host = hosts.get("mmseg")
-    for cell in made.cells:
-        (cell.folder / "run").mkdir()
-        host.settle(cell.folder, cells.read(cell.folder))
-        weights = host.build(cells.read(cell.folder), cell.folder).state_dict()
-        torch.save({"state_dict": weights}, cell.folder / "run" / "best_mIoU_epoch_1.pth")
-        cells.update(cell.folder, status="done")
-        cells.write(cell.folder, {"score": 0.1}, cells.METRICS)
+    heads = ["fpn", "deeplabv3plus"]
+    untrained.masks(tmp_path / "out", heads, ["static", "localsoft"])
     found = gallery(collect([tmp_path / "out"]).tasks["masks"], Studio(tmp_path / "img"), count=2)
     assert found.notes == []
     assert [g.title for g in found.grids] == [
-        f"{what} of {head}" for head in sorted(task["networks"]) for what in ("Segmentations", "Attention maps")
+        f"{what} of {head}" for head in sorted(heads) for what in ("Segmentations", "Attention maps")
     ]
     assert found.grids[0].heads == ["input", "truth", "static", "local soft"]
     assert all(len(row) == 4 and all(row) for _, row in found.grids[0].rows) and found.grids[0].legend

@@ -18,6 +18,7 @@ import untrained
 
 from dynconv_plugins import dynamize
 from dynconv_plugins.report import attentions as drawing
+from dynconv_plugins.report import pictures
 from dynconv_plugins.report.attentions import attentions, mixed
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.pictures import gallery
@@ -121,6 +122,14 @@ def test_a_network_that_cannot_be_loaded_gets_a_line(series: Path, tmp_path: Pat
     found = gallery(collect([series]).tasks["series"], Studio(tmp_path / "img"), count=2)
     assert len(found.notes) == 2 and all("cannot be loaded" in n and "\n" not in n for n in found.notes)
     assert found.grids[0].heads == ["input", "static"]
+
+
+def test_an_operator_without_a_picture_gets_a_line(fabricate, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("tsai")
+    root = untrained.series(fabricate(), tmp_path, {"static": [0.5], "orconv": [0.6]}, ["Net1"])
+    monkeypatch.setattr(pictures, "attentions", lambda *_: [])
+    found = gallery(collect([root]).tasks["series"], Studio(tmp_path / "img"), count=1)
+    assert found.notes == [f"ORConv: {pictures.STILL}"] and found.attentions == []
 
 
 def test_segmentations_of_every_head(tmp_path: Path) -> None:

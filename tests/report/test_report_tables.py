@@ -226,7 +226,7 @@ def test_a_class_that_is_nowhere_has_a_row_and_no_part_in_the_mean(fabricate) ->
 def test_looks_differ_without_colour() -> None:
     labels = ["static", *(f"model {i}" for i in range(11))]
     made = looks(labels)
-    assert len({look.marker for look in made.values()}) == len(labels)
+    assert len({made[label].marker for label in labels}) == len(labels)
     assert made["static"] == looks(["odconv", "static"])["static"], "the twin looks the same everywhere"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import cost_plot, figures, losses, published, tables
+from . import cost_plot, figures, published, tables
 from .between import between
 from .compare import Compared, compare
 from .cost_table import costs, references

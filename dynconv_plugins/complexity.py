@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from .backends import force
+from .compiled import bare
 from .errors import require
 
 # Operations of a trace, and fvcore's handle for each. An explicit list: giving fvcore `None` does not take back its
@@ -57,7 +58,7 @@ def complexity(model: nn.Module, input_size: Sequence[int]) -> Complexity:
     handles = require("fvcore.nn.jit_handles", "study")
     from .backends import counting
 
-    traced = copy.deepcopy(getattr(model, "_orig_mod", model)).eval()
+    traced = copy.deepcopy(bare(model)).eval()
     first = next(traced.parameters(), torch.empty(()))
     x = torch.zeros(tuple(input_size), device=first.device, dtype=first.dtype)
     analysis = flop_count(traced, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .compiled import bare
 from .convert import operators_in
 from .errors import UserError
 from .functional import Attention
@@ -118,7 +119,7 @@ def fold(
         UserError: If the model has no dynamic operator, or a loader is empty or yields something else, or
             `validation` can be read only once.
     """
-    model = getattr(model, "_orig_mod", model)  # compiled code would not see who watches
+    model = bare(model)
     operators = operators_in(model)
     if not operators:
         raise UserError(f"no dynamic convolution in this {type(model).__name__}: there is nothing to fold")

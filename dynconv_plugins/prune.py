@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .chains import chains
+from .compiled import bare
 from .convert import operators_in
 from .errors import UserError
 from .functional import Attention
@@ -41,7 +42,8 @@ class PruneReport(NamedTuple):
     Attributes:
         layers: The masked convolutions by name.
         dynamic: Names of the other dynamic operators, which are as they were.
-        untraced: Names of modules whose data flow is not known; channels were cut within single convolutions there.
+        untraced: Names of modules whose data flow is not known. If there are any, channels were cut within single
+            blocks and convolutions only.
         before, after: What the network costs per sample; multiply-adds and latency if the input's size was given.
         difference: The largest difference between the outputs for a random input, if the size was given.
     """
@@ -64,7 +66,8 @@ class PruneReport(NamedTuple):
         if self.dynamic:
             lines.append(f"still dynamic: {', '.join(self.dynamic)}")
         if self.untraced:
-            lines.append(f"not traced, cut within single convolutions only: {', '.join(self.untraced)}")
+            checked = ", outputs not compared (give input_size)" if self.difference is None else ""
+            lines.append(f"not traced, cut within single blocks only{checked}: {', '.join(self.untraced)}")
         lines += cost_lines(self.before, self.after)
         if self.difference is not None:
             lines.append(f"outputs differ by at most {self.difference:.1e}")
@@ -102,7 +105,8 @@ class PartialConv(nn.Module):
 def prune(model: nn.Module, input_size: Sequence[int] | None = None) -> tuple[nn.Module, PruneReport]:
     """Makes a network with task masks (`Hard2d` with ``mask='task'``) physically smaller, with the same outputs.
 
-    Every masked convolution becomes torch's own, and then what is off is cut out, exactly, in eval mode:
+    That they are the same rests on what ``torch.fx`` sees of the data flow; they are compared only where `input_size`
+    is given. Every masked convolution becomes torch's own, and then what is off is cut out, exactly, in eval mode:
 
     - A filter that is off gives a constant map. Where one convolution or linear layer alone reads it (behind batch
       norm, activation, depthwise convolution and pooling), it is cut out of all of them, and the constant goes into
@@ -111,12 +115,17 @@ def prune(model: nn.Module, input_size: Sequence[int] | None = None) -> tuple[nn
     - Elsewhere (a residual stream, for example) a convolution by itself reads and makes less, see `PartialConv`; not
       where it would save a single channel or less than an eighth of them. Grouped convolutions lose whole groups.
 
+    A network that cannot be traced as a whole (control flow that depends on values) is cut within single convolutions,
+    and where a block runs its own layers, as residual blocks do; that nothing reaches into such a block from outside is
+    taken for granted. The report names what could not be traced.
+
     Single slices that are off, in rows and columns that are not, save nothing in a dense convolution: with
     ``granularity='slice'`` and half the mask on there is usually nothing to cut, and the report says so.
     ``granularity='filter'`` masks what can be cut.
 
     Args:
-        model: Left as it is. Other dynamic operators stay in the result as they are.
+        model: Left as it is; of a compiled one what was compiled. Other dynamic operators stay in the result as they
+            are.
         input_size: The input's shape with its batch, for multiply-adds, latency, and a check of the outputs.
 
     Returns:
@@ -124,8 +133,9 @@ def prune(model: nn.Module, input_size: Sequence[int] | None = None) -> tuple[nn
 
     Raises:
         UserError: If no operator has a task mask.
-        RuntimeError: If the outputs for a random input are not the same.
+        RuntimeError: If the outputs for a random input of `input_size` are not the same, or there are none.
     """
+    model = bare(model)
     operators = operators_in(model)
     masked = [n for n, op in operators.items() if isinstance(op, (Hard1d, Hard2d, Hard3d)) and op.mask == "task"]
     if not masked:
@@ -188,13 +198,19 @@ def _difference(old: nn.Module, new: nn.Module, input_size: Sequence[int]) -> fl
     """The largest difference between the outputs for a random input.
 
     Raises:
-        RuntimeError: If it is more than rounding.
+        RuntimeError: If it is more than rounding, or the new model cannot run or gives something else.
     """
     first = next(old.parameters())
     x = torch.randn(tuple(input_size), device=first.device, dtype=first.dtype)
-    pairs = list(zip(_tensors(old(x)), _tensors(new(x)), strict=True))
-    largest = max((a.abs().max().item() for a, _ in pairs), default=0.0)
-    difference = max(((a - b).abs().max().item() for a, b in pairs), default=0.0)
+    want = list(_tensors(old(x)))
+    try:
+        got = list(_tensors(new(x)))
+    except Exception as e:  # layers that do not fit each other fail in as many ways as there are layers
+        raise RuntimeError(f"the pruned network cannot run ({e}): its data flow was misread") from e
+    if [y.shape for y in want] != [y.shape for y in got]:
+        raise RuntimeError("the pruned network's outputs have other shapes: its data flow was misread")
+    largest = max((a.abs().max().item() for a in want if a.numel()), default=0.0)
+    difference = max(((a - b).abs().max().item() for a, b in zip(want, got, strict=True) if a.numel()), default=0.0)
     if not difference <= _TOLERANCE * max(largest, 1.0):
         raise RuntimeError(f"the pruned network's outputs differ by {difference:.1e}: its data flow was misread")
     return difference

@@ -1,4 +1,4 @@
-"""What pruning leaves: layers that others read too, that cannot be traced, or that are not worth a cut."""
+"""What pruning leaves: layers that others read too, or that are not worth a cut."""
 
 from __future__ import annotations
 
@@ -41,62 +41,6 @@ def test_filters_that_something_else_reads(kind):
     model.a.zeta.data[:2] = -1
     pruned, _ = same(model.double().eval(), data(channels=4))
     assert pruned.b.in_channels == 4 and len(pruned.a.bias) == 4
-
-
-class Block(nn.Module):
-    """Runs its layers, as a whole."""
-
-    def __init__(self, layers: nn.Sequential) -> None:
-        super().__init__()
-        self.layers = layers
-
-    def forward(self, x):
-        return self.layers(x)
-
-
-class Untraceable(nn.Module):
-    """Control flow that depends on values, around two blocks that have none."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = Block(chain())
-        self.second = Block(nn.Sequential(nn.Conv2d(5, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1)))
-
-    def forward(self, x):
-        x = self.first(x)
-        return self.second(x) if x.sum() > 0 else self.second(-x)
-
-
-def test_a_model_that_cannot_be_traced_is_cut_by_its_parts():
-    model = masked(Untraceable(), 0.4)
-    pruned, report = same(model, data())
-    assert report.untraced == ("Untraceable",) and "not traced" in str(report)
-    assert pruned.first.layers[0].out_channels < 12
-    assert isinstance(pruned.first.layers[6], PartialConv)  # read by nobody knows whom
-
-
-class Taps(nn.Module):
-    """Runs a sequence layer by layer and reads what lies between, with control flow that depends on values."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.features = chain()
-
-    def forward(self, x):
-        read = []
-        for layer in self.features:
-            x = layer(x)
-            read.append(x.mean((1, 2, 3)))
-        return torch.stack(read) if x.sum() > 0 else -torch.stack(read)
-
-
-def test_what_a_model_reads_between_the_layers_of_a_sequence_stays():
-    model = masked(Taps(), 0.4)
-    pruned, report = same(model, data())
-    assert report.untraced == ("Taps",)
-    assert [c.out_channels for c in model.features if isinstance(c, nn.Conv2d)] == [
-        c.out_channels for c in pruned.features if isinstance(c, nn.Conv2d)
-    ]
 
 
 def test_hooks_and_parametrisations_keep_a_layer_as_it_is():
@@ -152,12 +96,3 @@ def test_nothing_to_prune(name):
     with pytest.raises(dc.UserError, match="nothing to prune.*mask='task'") as error:
         dc.prune(model)
     assert "\n" not in str(error.value)
-
-
-def test_a_wrong_cut_would_be_noticed(monkeypatch):
-    from dynconv_plugins import chains
-
-    model = masked(chain(), 0.4)
-    monkeypatch.setattr(chains, "_pads_zeros", lambda _: False)
-    with pytest.raises(RuntimeError, match="misread"):
-        dc.prune(model, (1, 3, 7, 7))

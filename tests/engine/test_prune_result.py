@@ -64,3 +64,10 @@ def test_one_convolution_by_itself_and_without_a_batch():
     pruned, _ = same(op, data(channels=4))
     assert isinstance(pruned, PartialConv)
     torch.testing.assert_close(pruned(data(channels=4)[0]), op(data(channels=4))[0])
+
+
+def test_a_compiled_model_is_pruned_as_what_was_compiled():
+    model = masked(chain(), 0.4)
+    pruned, report = dc.prune(torch.compile(model, backend="eager"))
+    assert type(pruned) is nn.Sequential and report.layers == dc.prune(model)[1].layers and not report.untraced
+    torch.testing.assert_close(pruned(data()), model(data()), rtol=1e-10, atol=1e-10)

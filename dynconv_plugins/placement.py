@@ -15,6 +15,14 @@ Convs = Mapping[str, nn.Module]
 # How timm, mmseg, torchvision and tsai call the projection beside a residual block, and the layers before the first.
 _SHORTCUT = re.compile(r"(^|\.)(downsample|shortcut|skip)(\.|$)")
 _STEM = re.compile(r"(^|\.)(stem|conv_stem)(\.|$)")
+# How they call the gates that scale a map's channels or positions, whose convolutions mostly read a single position:
+# squeeze-and-excitation and its like whole; of `attn` and of the block itself, which may be self-attention, an MLP or
+# a classifier as well, what only gates have in them.
+_GATE = re.compile(
+    r"(^|\.)(se|se_early|se_layer|se_module)(\.|$)"
+    r"|(^|\.)attn(_last)?\.(fc\w*$|conv(_attn)?$|mlp\w*\.|channel\.|spatial\.)"
+    r"|(^|\.)(conv\d|block\.\d+|layers\.\d+)\.fc[12]?$"
+)
 
 _PLAIN = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 
@@ -48,7 +56,8 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
     Args:
         model: Any model.
         where: A name of `PLACEMENTS`, a regular expression searched in module names, or
-            ``callable(name, module) -> bool``. The names:
+            ``callable(name, module) -> bool``. The names, of which only ``'all'`` means gates too (the convolutions
+            of squeeze-and-excitation and the like, known by the names that timm, torchvision and mmseg give them):
 
             - ``'blocks'``: all but the stem and the shortcuts beside residual blocks (ODConv's table);
             - ``'dense_blocks'``: these without depthwise convolutions (A2D2C's table);
@@ -81,14 +90,15 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
 
 
 def block_of(name: str, convs: Convs) -> Convs:
-    """The convolutions of the block that `name` stands in, shortcuts left out.
+    """The convolutions of the block that `name` stands in, shortcuts and gates left out.
 
-    The block is the smallest module around it that holds two convolutions or more.
+    The block is the smallest module around it that holds two convolutions or more, gates aside.
     """
     inside = name
     while inside:
         inside = inside.rpartition(".")[0]
-        block = {n: c for n, c in convs.items() if not inside or n.startswith(inside + ".")}
+        around = (n for n in convs if not inside or n.startswith(inside + "."))
+        block = {n: convs[n] for n in around if not _GATE.search(n)}
         if len(block) > 1:
             break
     return {n: c for n, c in block.items() if not _SHORTCUT.search(n)}
@@ -96,7 +106,7 @@ def block_of(name: str, convs: Convs) -> Convs:
 
 def _body(convs: Convs) -> list[str]:
     stem = _stem(convs)
-    return [name for name in convs if name not in stem]
+    return [name for name in convs if name not in stem and not _GATE.search(name)]
 
 
 def _blocks(convs: Convs) -> list[str]:

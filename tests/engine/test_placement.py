@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import torchvision
 from torch import nn
 
@@ -71,3 +72,46 @@ def test_single_convolutions_have_every_placement_or_say_so():
 def test_unknown_placement():
     with pytest.raises(dc.UnknownName, match="did you mean .*terminal"):
         select(RESNET, "terminl")
+
+
+# Networks of timm with the gates in their blocks, and how many convolutions are in those.
+GATES = [
+    ("efficientnet_b0", 32),
+    ("resnest14d", 8),
+    ("skresnet18", 16),
+    ("ecaresnet26t", 8),
+    ("legacy_seresnet18", 16),
+    ("gcresnext26ts", 24),
+    ("seresnet33ts", 20),
+    ("ese_vovnet19b_dw", 4),
+    ("rdnet_tiny", 15),
+    ("convnext_atto", 0),
+    ("visformer_tiny", 0),
+    ("swiftformer_xs", 0),
+]
+
+
+@pytest.mark.parametrize(("name", "count"), GATES)
+def test_gates_are_left_out_and_layers_of_the_same_names_are_not(name, count):
+    timm = pytest.importorskip("timm", reason="timm comes with the timm extra")
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    left = [n for n in names(model, "all") if n not in names(model, "body") and not n.startswith(("stem", "conv", "layer0."))]
+    assert len(left) == count and len(names(model, "body")) > len(left)
+
+
+def test_gates_of_torchvision():
+    with torch.device("meta"):
+        model = torchvision.models.mobilenet_v3_small()
+    gates = [n for n, m in model.named_modules() if isinstance(m, torchvision.ops.SqueezeExcitation)]
+    convs = [f"{gate}.{leaf}" for gate in gates for leaf in ("fc1", "fc2")]
+    assert convs and set(names(model, "all")) - set(names(model, "body")) == {"features.0.0", *convs}
+    assert len(names(model, "blocks")) == len(names(model, "all")) - len(convs) - 1
+
+
+def test_gates_do_not_make_a_block():
+    block = nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 3), "conv2": nn.ModuleDict({"conv": nn.Conv2d(4, 4, 3)})})
+    block["conv2"]["fc1"], block["se"] = nn.Conv2d(4, 1, 1), nn.ModuleDict({"fc1": nn.Conv2d(4, 1, 1)})
+    convs = convolutions(nn.ModuleDict({"stem": nn.Conv2d(3, 4, 3), "0": block}))
+    assert all(list(block_of(name, convs)) == ["0.conv1", "0.conv2.conv"] for name in convs if name != "stem")
+    assert PLACEMENTS["block_first"](convs) == ["0.conv1"]

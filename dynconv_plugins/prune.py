@@ -16,6 +16,7 @@ from .convert import operators_in
 from .errors import UserError
 from .functional import Attention
 from .operators import Hard1d, Hard2d, Hard3d
+from .operators.base import memory_format
 from .surgery import Cost, cost_lines, costs, replaced
 
 _WORTH = 1 / 8  # of the channels: a copy of the map costs more than what a smaller cut saves
@@ -175,6 +176,7 @@ def _partial(conv: nn.Module) -> PartialConv | None:
         return None
     small = copy.deepcopy(conv)
     weight = conv.weight[filters] if conv.groups > 1 else conv.weight[filters][:, inputs]
+    weight = weight.contiguous(memory_format=memory_format(conv.weight))
     small.weight = nn.Parameter(weight, conv.weight.requires_grad)
     small.in_channels, small.out_channels, small.groups = int(inputs.sum()), len(weight), groups
     reads = None if inputs.all() else inputs.nonzero().flatten()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .operators.base import memory_format
+
 _Norm = nn.modules.batchnorm._BatchNorm
 
 
@@ -95,7 +97,8 @@ class Chain:
         """Makes `weight`, ``[outputs, channels, rest]``, the consumer's, and returns it in its shape."""
         old = self.consumer.weight
         rest = old.shape[2:] if _is_conv(self.consumer) else ()
-        self.consumer.weight = nn.Parameter(weight.to(old).reshape(len(old), -1, *rest), old.requires_grad)
+        weight = weight.to(old).reshape(len(old), -1, *rest).contiguous(memory_format=memory_format(old))
+        self.consumer.weight = nn.Parameter(weight, old.requires_grad)
         return self.consumer.weight
 
 
@@ -118,7 +121,8 @@ def _index(module: nn.Module, keep: Tensor) -> None:
     """Keeps some entries of each of the module's own parameters and buffers that have one per channel."""
     for name, parameter in module._parameters.items():
         if parameter is not None:
-            module._parameters[name] = nn.Parameter(parameter.detach()[keep], parameter.requires_grad)
+            kept = parameter.detach()[keep].contiguous(memory_format=memory_format(parameter))
+            module._parameters[name] = nn.Parameter(kept, parameter.requires_grad)
     for name, buffer in module._buffers.items():
         if buffer is not None and buffer.dim():
             module._buffers[name] = buffer[keep]

@@ -15,6 +15,15 @@ from ..problem import ntuple
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 STATIC = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def memory_format(weight: Tensor) -> torch.memory_format:
+    """How a weight of a convolution lies in memory; one that lies in both ways at once (1x1) counts as contiguous."""
+    last = _CHANNELS_LAST.get(weight.dim())
+    if last is None or weight.is_contiguous() or not weight.is_contiguous(memory_format=last):
+        return torch.contiguous_format
+    return last
 
 
 class DynamicConv(nn.Module):
@@ -187,12 +196,17 @@ class DynamicConv(nn.Module):
         return self.static(weight, self.bias)
 
     def static(self, weight: Tensor, bias: Tensor | None, groups: int | None = None) -> nn.Module:
-        """torch's convolution of this geometry with copies of `weight` and `bias`; `groups` where they are not ours."""
+        """torch's convolution of this geometry with copies of `weight` and `bias`; `groups` where they are not ours.
+
+        The copy lies in memory as our own weight does, whatever made `weight` of it.
+        """
         groups = self.groups if groups is None else groups
         geometry = (self.kernel_size, self.stride, self.padding, self.dilation, groups, bias is not None)
         conv = STATIC[self.dims](weight.shape[1] * groups, len(weight), *geometry, self.padding_mode, device="meta")
         # Built without memory and then given its values: no random initialisation is drawn for nothing.
-        conv.weight = nn.Parameter(weight.detach().clone(), self.weight.requires_grad)
+        conv.weight = nn.Parameter(
+            weight.detach().clone(memory_format=memory_format(self.weight)), self.weight.requires_grad
+        )
         if bias is not None:
             conv.bias = nn.Parameter(bias.detach().clone(), self.weight.requires_grad)
         return conv.train(self.training)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from . import registry
-from .operators.base import DynamicConv
+from .operators.base import DynamicConv, memory_format
 from .placement import Where, block_of, convolutions, dims_of, select
+from .surgery import replaced
 
 # What a replacement has from the convolution it replaces.
 _OF_THE_CONVOLUTION = {"in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias"}
@@ -37,7 +38,8 @@ def dynamize(
     Raises:
         UnknownName: If the operator or the placement is not known.
         ValueError: If a chosen convolution is parametrised (weight norm and the like), or nothing was chosen, or the
-            operator refuses a geometry or an argument; the model is then as it was.
+            operator refuses a geometry or an argument's value; the model is then as it was.
+        TypeError: If the operator has no such argument; the model is then as it was.
     """
     operator = registry.get(name)
     if given := sorted(_OF_THE_CONVOLUTION & set(options)):
@@ -47,21 +49,12 @@ def dynamize(
         return _replacement(model, operator, keep_weights, options)
     if not chosen:
         raise ValueError(f"where={where or operator.where!r} chooses no convolution of this {type(model).__name__}")
-    # A module may be registered under several names (tsai's TCN): each of them must lead to the replacement.
-    paths: dict[nn.Module, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        paths.setdefault(module, []).append(path)
     convs, new = convolutions(model), {}
     for path, conv in chosen.items():
         by_paper = operator.classes[dims_of(conv)].options_in(block_of(path, convs))
         new[conv] = _replacement(conv, operator, keep_weights, {**by_paper, **options})
     # None before all are made: one that cannot be leaves the model as it was.
-    for conv, replacement in new.items():
-        for path in paths[conv]:
-            parent, _, leaf = path.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, replacement)
-    connect(model)
-    return model
+    return connect(replaced(model, new))
 
 
 def connect(model: nn.Module) -> nn.Module:
@@ -79,7 +72,7 @@ def connect(model: nn.Module) -> nn.Module:
 
 
 def _replacement(conv: nn.Module, operator: registry.Operator, keep_weights: bool, options: dict) -> DynamicConv:
-    """The operator with the convolution's geometry, device, dtype, mode and (optionally) weights."""
+    """The operator with the convolution's geometry, device, dtype, memory format, mode and (optionally) weights."""
     if hasattr(conv, "parametrizations") or not isinstance(conv.weight, nn.Parameter):
         raise ValueError("a parametrised convolution cannot be made dynamic: remove its parametrisation first")
     new = registry.build(
@@ -98,6 +91,10 @@ def _replacement(conv: nn.Module, operator: registry.Operator, keep_weights: boo
         dtype=conv.weight.dtype,
         **options,
     )
+    # As ``model.to(memory_format=...)`` would have done, had it come after.
+    for parameter in new.parameters():
+        if parameter.dim() == conv.weight.dim():
+            parameter.data = parameter.data.contiguous(memory_format=memory_format(conv.weight))
     if keep_weights:
         new.load_static(conv)
     new.train(conv.training)

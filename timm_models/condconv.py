@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dynconv_plugins import Attention
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.operators.base import DynamicConv
+from dynconv_plugins.surgery import replaced
 
 
 class GivenRouting(nn.Module):
@@ -81,10 +82,7 @@ def adopt_condconv(model: nn.Module) -> nn.Module:
     for name, conv in theirs.items():
         if conv.bias is not None:
             raise UserError(f"{name} mixes its biases as well, which CondConv here does not")
-    for name, conv in theirs.items():
-        parent, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(parent), leaf, _adopted(conv))
-    return model
+    return replaced(model, {conv: _adopted(conv) for conv in theirs.values()})
 
 
 @torch.no_grad()

@@ -8,7 +8,6 @@ from prune_networks import chain, data, masked, same
 from torch import nn
 
 import dynconv_plugins as dc
-from dynconv_plugins.prune import PartialConv
 
 
 class Untraced(nn.Module):

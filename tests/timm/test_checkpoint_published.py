@@ -11,6 +11,7 @@ pytest.importorskip("timm", reason="needs timm: pip install 'dynconv-plugins[tim
 
 import published_layouts as published
 from conversion_networks import alive, assert_same_outputs, assert_same_outputs_in_double, build, images
+from timm.layers import CondConv2d
 from timm.models._efficientnet_blocks import CondConvResidual
 
 import dynconv_plugins as dc
@@ -126,6 +127,13 @@ def test_adopting_keeps_weights_and_refuses_other_networks():
     assert {len(calls) for calls in recorded.values()} == {1} and len(recorded) == 24
     with pytest.raises(dc.UserError, match="has no timm.layers.CondConv2d"):
         timm_models.adopt_condconv(build("resnet18"))
+
+
+def test_adopting_replaces_a_layer_under_all_of_its_names():
+    model = nn.Module()
+    model.a = model.b = CondConv2d(4, 4, 3, num_experts=2)
+    timm_models.adopt_condconv(model)
+    assert model.a is model.b and not isinstance(model.a, CondConv2d)
 
 
 def test_condconv_with_a_blocks_routing_is_left_by_folding():

@@ -27,7 +27,7 @@ class FoldReport(NamedTuple):
         folded: Names of the operators that became static.
         left: Names of those that stayed as they are, with the reason.
         samples: Samples that the attentions were averaged over.
-        before, after: What the network costs per sample.
+        before, after: What the network costs per sample, as far as it can be counted.
         accuracy_before, accuracy_after: Parts of the validation samples (or pixels) that are right, if there are any.
     """
 

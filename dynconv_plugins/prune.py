@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -46,7 +47,8 @@ class PruneReport(NamedTuple):
         untraced: Names of modules whose data flow is not known. If there are any, channels were cut within single
             blocks and convolutions only.
         before, after: What the network costs per sample; multiply-adds and latency if the input's size was given.
-        difference: The largest difference between the outputs for a random input, if the size was given.
+        difference: The largest difference between the outputs for a random input, if the size was given and there are
+            tensors in the outputs; else they were not compared.
     """
 
     layers: dict[str, PrunedLayer]
@@ -67,11 +69,10 @@ class PruneReport(NamedTuple):
         if self.dynamic:
             lines.append(f"still dynamic: {', '.join(self.dynamic)}")
         if self.untraced:
-            checked = ", outputs not compared (give input_size)" if self.difference is None else ""
-            lines.append(f"not traced, cut within single blocks only{checked}: {', '.join(self.untraced)}")
+            lines.append(f"not traced, cut within single blocks only: {', '.join(self.untraced)}")
         lines += cost_lines(self.before, self.after)
-        if self.difference is not None:
-            lines.append(f"outputs differ by at most {self.difference:.1e}")
+        compared = self.difference is not None
+        lines.append(f"outputs differ by at most {self.difference:.1e}" if compared else "outputs were not compared")
         return "\n".join(lines)
 
 
@@ -196,8 +197,8 @@ def _layer(operator: nn.Module, conv: nn.Module, part: PartialConv | None) -> Pr
     )
 
 
-def _difference(old: nn.Module, new: nn.Module, input_size: Sequence[int]) -> float:
-    """The largest difference between the outputs for a random input.
+def _difference(old: nn.Module, new: nn.Module, input_size: Sequence[int]) -> float | None:
+    """The largest difference between the outputs for a random input; ``None`` if they hold no tensors.
 
     Raises:
         RuntimeError: If it is more than rounding, or the new model cannot run or gives something else.
@@ -211,6 +212,8 @@ def _difference(old: nn.Module, new: nn.Module, input_size: Sequence[int]) -> fl
         raise RuntimeError(f"the pruned network cannot run ({e}): its data flow was misread") from e
     if [y.shape for y in want] != [y.shape for y in got]:
         raise RuntimeError("the pruned network's outputs have other shapes: its data flow was misread")
+    if not want:
+        return None
     largest = max((a.abs().max().item() for a in want if a.numel()), default=0.0)
     difference = max(((a - b).abs().max().item() for a, b in zip(want, got, strict=True) if a.numel()), default=0.0)
     if not difference <= _TOLERANCE * max(largest, 1.0):
@@ -225,3 +228,5 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, (tuple, list, dict)):
         for item in output.values() if isinstance(output, dict) else output:
             yield from _tensors(item)
+    elif dataclasses.is_dataclass(output):
+        yield from _tensors(vars(output))

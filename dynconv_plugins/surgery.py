@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import statistics
+import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from .complexity import complexity
-from .errors import UserError
 
 
 class Cost(NamedTuple):
@@ -21,11 +21,13 @@ class Cost(NamedTuple):
         params: Number of learned values.
         macs: Multiply-adds for one sample, see `complexity`.
         latency: Median milliseconds for one sample, in eval mode.
+        missing: What was to be measured and could not be, with the reason.
     """
 
     params: int
     macs: int | None = None
     latency: float | None = None
+    missing: str | None = None
 
 
 def replaced(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
@@ -43,7 +45,7 @@ def replaced(model: nn.Module, new: Mapping[nn.Module, nn.Module]) -> nn.Module:
 
 
 def costs(models: Sequence[nn.Module], input_size: Sequence[int] | None, timed: bool = False) -> list[Cost]:
-    """What each of the models costs for one sample.
+    """What each of the models costs for one sample; without what cannot be measured, which `Cost.missing` names.
 
     Args:
         models: In eval mode.
@@ -54,12 +56,20 @@ def costs(models: Sequence[nn.Module], input_size: Sequence[int] | None, timed: 
     if input_size is None:
         return [Cost(n) for n in params]
     size = (1, *tuple(input_size)[1:])
-    try:
-        macs = [complexity(model, size).macs for model in models]
-    except UserError:  # fvcore comes with an extra; the models do not depend on it
-        macs = [None] * len(models)
-    times = latencies(models, size) if timed else [None] * len(models)
-    return [Cost(*values) for values in zip(params, macs, times, strict=True)]
+    missing = []
+
+    def tried(name: str, measure: Callable[[], list]) -> list:
+        try:
+            return measure()
+        # Whatever the models' own code raises for one sample or under a tracer, or that fvcore is not installed, is no
+        # reason to lose the models.
+        except Exception as e:
+            missing.append(f"{name} ({textwrap.shorten(str(e) or type(e).__name__, 120)})")
+            return [None] * len(models)
+
+    macs = tried("MAdds", lambda: [complexity(model, size).macs for model in models])
+    times = tried("latency", lambda: latencies(models, size)) if timed else [None] * len(models)
+    return [Cost(*values, ", ".join(missing) or None) for values in zip(params, macs, times, strict=True)]
 
 
 @torch.no_grad()
@@ -83,14 +93,16 @@ def _now(x: torch.Tensor) -> float:
 
 
 def cost_lines(before: Cost, after: Cost) -> list[str]:
-    """One line for each value that was measured, with what is left of it."""
+    """One line for each value that was measured, with what is left of it, and one for those that could not be."""
     lines = []
     for name, old, new, unit in (
         ("parameters", before.params, after.params, ",d"),
         ("MAdds", before.macs, after.macs, ",d"),
         ("latency", before.latency, after.latency, ".2f"),
     ):
-        if old is not None and new is not None:
+        if old and new is not None:  # a count of nothing has no part that is left
             ms = " ms" if name == "latency" else ""
             lines.append(f"{name:<11}{old:{unit}}{ms} -> {new:{unit}}{ms}  ({100 * new / old:.1f}% left)")
+    if missing := before.missing or after.missing:
+        lines.append(f"not measured: {missing}")
     return lines

@@ -96,7 +96,11 @@ def test_gates_are_left_out_and_layers_of_the_same_names_are_not(name, count):
     timm = pytest.importorskip("timm", reason="timm comes with the timm extra")
     with torch.device("meta"):
         model = timm.create_model(name)
-    left = [n for n in names(model, "all") if n not in names(model, "body") and not n.startswith(("stem", "conv", "layer0."))]
+    left = [
+        n
+        for n in names(model, "all")
+        if n not in names(model, "body") and not n.startswith(("stem", "conv", "layer0."))
+    ]
     assert len(left) == count and len(names(model, "body")) > len(left)
 
 

@@ -2,7 +2,7 @@
 
 from . import registry
 from .backends import backend
-from .budget import budget
+from .budget import budget, set_loss_scale
 from .checkpoints import convert_checkpoint
 from .complexity import Complexity, complexity
 from .convert import connect, dynamize, operators_in
@@ -41,6 +41,7 @@ __all__ = [
     "prune",
     "record_attention",
     "registry",
+    "set_loss_scale",
     "set_temperature",
     "update_bn",
     *_operators,

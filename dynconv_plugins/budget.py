@@ -7,31 +7,35 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .recompute import backward_pass
+from .remaking import Remaking
+
+_FIRST = {"step": 0, "mask_rate": 1.0, "budget_loss": 0.0, "loss_scale": 1.0}
 
 
 class _Joined(torch.autograd.Function):
     """The identity on the first argument; its backward also starts the gradient of the second, a scalar loss."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(value: Tensor, loss: Tensor, scale: float) -> Tensor:
+    def forward(value: Tensor, loss: Tensor, scale: Tensor) -> Tensor:
         return value.view_as(value)
 
     @staticmethod
     def setup_context(ctx, inputs: tuple, output: Tensor) -> None:
-        _, loss, scale = inputs
-        ctx.scale, ctx.dtype = scale, loss.dtype
+        ctx.save_for_backward(inputs[2])
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        return grad, grad.new_full((), ctx.scale, dtype=ctx.dtype), None
+        return grad, *ctx.saved_tensors, None
 
 
-class Budget(nn.Module):
+class Budget(Remaking):
     """Adds ``w1 (mean(mask) - budget)^2 + w2 |zeta|_1`` to whatever loss the network is trained with.
 
     The gradient is added where the mask is used, so no trainer has to know of it. It is that of a loss which the
-    trainer neither scales nor divides: with a float16 gradient scaler set `loss_scale` to the scaler's value before
-    each step (bfloat16 needs nothing), and when gradients are accumulated over n batches to n times less.
+    trainer neither scales nor divides: with a float16 gradient scaler give its value to `set_loss_scale` before each
+    forward (bfloat16 needs nothing), and when gradients are accumulated over n batches n times less.
 
     Where several processes train one model the mean is that over all their samples, as one process with the whole
     batch would have it: each training forward then exchanges one number per operator, so all ranks have to run it.
@@ -48,7 +52,7 @@ class Budget(nn.Module):
     Attributes:
         mask_rate: Part of the mask that was on in the last training forward.
         budget_loss: The loss of the last training forward.
-        loss_scale: What the trainer multiplies its own loss by.
+        loss_scale: What the trainer multiplies its own loss by; a tensor, so that nothing is compiled again for it.
 
     Source: MetaDOCK (CVPR 2022), its loss.
     """
@@ -60,18 +64,12 @@ class Budget(nn.Module):
                 f"budget lies in 0..1, weights and ramp are not negative: got {budget}, {weight}, {sparsity}, {ramp}"
             )
         self.target, self.weight, self.sparsity, self.ramp = budget, weight, sparsity, ramp
-        self.loss_scale = 1.0
-        self.register_buffer("step", torch.zeros((), dtype=torch.long, device=device))
-        self.register_buffer("mask_rate", torch.ones((), device=device), persistent=False)
-        self.register_buffer("budget_loss", torch.zeros((), device=device), persistent=False)
+        for name, first in _FIRST.items():
+            self.register_buffer(name, torch.tensor(first, device=device), persistent=name == "step")
 
-    def _apply(self, fn, recurse: bool = True):
-        """Moves and casts; coming from the meta device, where nothing has a value, all begins anew."""
-        empty = self.step.is_meta
-        super()._apply(fn, recurse)
-        if empty and not self.step.is_meta:
-            self.step.zero_(), self.mask_rate.fill_(1.0), self.budget_loss.zero_()
-        return self
+    def remake(self, name: str, before: Tensor | None) -> Tensor:
+        """Without values, as coming from the meta device, all begins anew."""
+        return torch.tensor(_FIRST[name], device="cpu") if before is None else before
 
     def forward(self, mask: Tensor, zeta: Tensor, samples: int = 1) -> Tensor:
         """Returns `mask`, in training with the loss attached.
@@ -91,7 +89,8 @@ class Budget(nn.Module):
         norm = zeta.float().abs().sum() / max(samples, 1)
         loss = self.weight * part * (rate - self.target) ** 2 + self.sparsity * norm
         self._note(step=step + 1, mask_rate=rate.detach(), budget_loss=loss.detach())
-        return _Joined.apply(mask, loss, self.loss_scale)
+        # By a copy, which autograd may keep: the next forward may come under another scale.
+        return _Joined.apply(mask, loss, self.loss_scale.to(loss.dtype, copy=True))
 
     def _note(self, **values: Tensor) -> None:
         """Sets buffers."""
@@ -117,11 +116,29 @@ class Budget(nn.Module):
 
 
 def budget(model: nn.Module) -> dict[str, float]:
-    """Mask rate and budget loss of the last training forward, averaged over the hard operators; empty without any."""
-    found = [module for module in model.modules() if isinstance(module, Budget)]
-    if not found:
+    """Mask rate and budget loss of the last training forward, averaged over the hard operators.
+
+    Empty without any, and on the meta device, where nothing has a value.
+    """
+    found = _budgets(model)
+    if not found or found[0].step.is_meta:
         return {}
     return {
         name: torch.stack([getattr(module, name) for module in found]).mean().item()
         for name in ("mask_rate", "budget_loss")
     }
+
+
+def set_loss_scale(model: nn.Module, scale: float) -> None:
+    """Tells the hard operators what the trainer multiplies its own loss by, for the forwards that follow.
+
+    Args:
+        model: With hard operators or without.
+        scale: A float16 gradient scaler's value, divided by the number of batches that gradients are accumulated over.
+    """
+    for module in _budgets(model):
+        module.loss_scale.fill_(scale)
+
+
+def _budgets(model: nn.Module) -> list[Budget]:
+    return [module for module in model.modules() if isinstance(module, Budget)]

@@ -58,7 +58,7 @@ def rotation_matrices(kernel_size: Sequence[int], rotations: int) -> Tensor:
         rotations: R.
 
     Returns:
-        ``[R, taps, taps]`` in float64, for the flattened taps of the plane: rows are the rotated kernel's.
+        ``[R, taps, taps]`` in float64 on the CPU, for the flattened taps of the plane: rows are the rotated kernel's.
 
     Raises:
         ValueError: See `rotate`.
@@ -73,7 +73,7 @@ def rotation_matrices(kernel_size: Sequence[int], rotations: int) -> Tensor:
             f"rotations={rotations} needs a kernel that is square in its last two axes, got {tuple(kernel_size)}; "
             f"rotations=2 takes any"
         )
-    y, x = (torch.arange(n, dtype=torch.float64) - (n - 1) / 2 for n in (rows, columns))
+    y, x = (torch.arange(n, dtype=torch.float64, device="cpu") - (n - 1) / 2 for n in (rows, columns))
     y, x = (t.flatten() for t in torch.meshgrid(y, x, indexing="ij"))
     matrices = []
     for eighth in range(0, 8, 8 // rotations):

@@ -8,7 +8,6 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 import dynconv_plugins as dc
-from dynconv_plugins.budget import Budget
 from dynconv_plugins.errors import UserError
 
 from .hooks import bare
@@ -37,9 +36,7 @@ class BudgetHook(Hook):
         scale = wrapper.scale_loss(torch.ones(())).item()
         if hasattr(wrapper, "loss_scaler"):
             scale *= wrapper.loss_scaler.get_scale()
-        for module in bare(runner).modules():
-            if isinstance(module, Budget):
-                module.loss_scale = scale
+        dc.set_loss_scale(bare(runner), scale)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Hands both numbers to the message hub, before the logger runs."""

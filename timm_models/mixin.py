@@ -52,7 +52,7 @@ def _report(model: nn.Module) -> None:
         return
     numbers = dc.budget(model)
     # Neither number is in a checkpoint: a model that was only built or loaded has nothing to say.
-    if numbers["budget_loss"]:
+    if numbers.get("budget_loss"):
         _logger.info(f"hard: mask rate {numbers['mask_rate']:.3f}, budget loss {numbers['budget_loss']:.3g}")
 
 

@@ -11,7 +11,6 @@ from fastai.learner import Learner, ValueMetric
 from tqdm.auto import tqdm
 
 import dynconv_plugins as dc
-from dynconv_plugins.budget import Budget
 
 
 class TemperatureCallback(Callback):
@@ -90,7 +89,6 @@ class BudgetCallback(Callback):
 
     def before_fit(self) -> None:
         self._hide()  # what a fit has left that an exception ended: fastai announces no end of it
-        self.budgets = [m for m in self.learn.model.modules() if isinstance(m, Budget)]
         self.sums = dict.fromkeys(dc.budget(self.learn.model), 0.0)
         self.batches = 0
         shown = [_EpochMean(partial(self._mean, name), name) for name in self.sums]
@@ -100,9 +98,9 @@ class BudgetCallback(Callback):
         self.sums, self.batches = dict.fromkeys(self.sums, 0.0), 0
 
     def before_batch(self) -> None:
-        scaler = getattr(self.learn, "scaler", None)
-        for budget in self.budgets if self.training else ():
-            budget.loss_scale = 1.0 if scaler is None else scaler.get_scale()
+        if self.training and self.sums:
+            scaler = getattr(self.learn, "scaler", None)
+            dc.set_loss_scale(self.learn.model, 1.0 if scaler is None else scaler.get_scale())
 
     def after_batch(self) -> None:
         if self.training and self.sums:
@@ -116,8 +114,6 @@ class BudgetCallback(Callback):
 
     def after_fit(self) -> None:
         self._hide()
-        # learn.export would store the operators' modules twice.
-        del self.budgets
 
     def _hide(self) -> None:
         self.learn.metrics = [metric for metric in self.learn.metrics if not isinstance(metric, _EpochMean)]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional import Attention
+from ..remaking import Remaking
 from .base import DynamicConv
 from .heads import Tempered, bottleneck, normed, reset_mixing
 from .sampling import SAMPLINGS, sampled_patches
@@ -57,7 +58,7 @@ class A2D2CAttention(Tempered):
         return Attention(kernel=pi.unflatten(0, (-1, p.shape[2])).mean(1))
 
 
-class _A2D2C(DynamicConv):
+class _A2D2C(Remaking, DynamicConv):
     """Adaptive attention-driven dynamic convolution, drop-in for ``nn.ConvNd``.
 
     The feature maps of the K kernels are averaged over M sampled output positions, N times, and a small network turns
@@ -110,19 +111,9 @@ class _A2D2C(DynamicConv):
         self.attention = A2D2CAttention(self, reduction, temperature)
         self.register_buffer("positions", fixed_positions(sets, points).to(self.weight.device))
 
-    def _apply(self, fn, recurse: bool = True):
-        """Moves and casts; the positions are only moved: in half precision they would be others.
-
-        Coming from the meta device, where they have no values, they are made anew.
-        """
-        positions = self.positions
-        super()._apply(fn, recurse)
-        if positions.is_meta and not self.positions.is_meta:
-            positions = fixed_positions(*positions.shape)
-        elif self.positions.dtype == positions.dtype:
-            return self
-        self.positions = positions.to(self.positions.device)
-        return self
+    def remake(self, name: str, before: Tensor | None) -> Tensor:
+        """The positions are never cast: in half precision they would be others."""
+        return fixed_positions(*self.positions.shape) if before is None else before
 
     def attend(self, x: Tensor) -> Attention:
         """The kernel attention from the local features of ``[B, C_in, *S]``."""

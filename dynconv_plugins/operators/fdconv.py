@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import Attention
+from ..remaking import Remaking
 from .base import DynamicConv
 from .dyconv import DyConvAttention
 
@@ -58,7 +59,7 @@ def frequency_bands(rows: int, columns: int, count: int) -> Tensor:
     return torch.bucketize(lengths[:, : columns // 2 + 1].contiguous(), edges).to(torch.uint8)
 
 
-class _FDConv(DynamicConv):
+class _FDConv(Remaking, DynamicConv):
     """Convolution by frequency bands of one kernel, mixed by an attention; drop-in for ``nn.ConvNd``.
 
     The kernel is laid out as a map of ``C_in k_1 .. k_(d-1)`` rows and ``C_out k_d`` columns (in two dimensions
@@ -130,19 +131,9 @@ class _FDConv(DynamicConv):
     def _bands(self) -> Tensor:
         return frequency_bands(*self._plane().shape, self.num_kernels)
 
-    def _apply(self, fn, recurse: bool = True):
-        """Moves and casts; coming from the meta device, where they have no values, the bands are made anew."""
-        empty = self.bands.is_meta
-        super()._apply(fn, recurse)
-        if empty and not self.bands.is_meta:
-            self.bands = self._bands().to(self.bands.device)
-        return self
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        """Loads; with ``assign=True`` that is how weights leave the meta device, and the bands go with them."""
-        super()._load_from_state_dict(*args, **kwargs)
-        if self.bands.device != self.weight.device:
-            self.bands = self._bands().to(self.weight.device)
+    def remake(self, name: str, before: Tensor | None) -> Tensor:
+        """The bands follow from the sizes alone."""
+        return self._bands() if before is None else before
 
 
 class FDConv1d(_FDConv):

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..functional import Attention
+from ..remaking import Remaking
 
 
 def pooled(x: Tensor) -> Tensor:
@@ -43,7 +44,7 @@ def _shared(norm: nn.Module) -> bool:
     return isinstance(norm, nn.SyncBatchNorm) and together
 
 
-class Tempered(nn.Module):
+class Tempered(Remaking):
     """An attention head whose logits are divided by a temperature, a buffer that checkpoints hold.
 
     Source: Dynamic Convolution (CVPR 2020), section 3.3.
@@ -61,13 +62,9 @@ class Tempered(nn.Module):
         # By a copy, which autograd may keep: the next forward of an annealing model changes the buffer.
         return logits / self.temperature.to(logits.dtype, copy=True)
 
-    def _apply(self, fn, recurse: bool = True):
-        """Moves and casts; coming from the meta device, where it has no value, the temperature is the first again."""
-        empty = self.temperature.is_meta
-        super()._apply(fn, recurse)
-        if empty and not self.temperature.is_meta:
-            self.temperature.fill_(self.initial)
-        return self
+    def remake(self, name: str, before: Tensor | None) -> Tensor:
+        """Without a value, as coming from the meta device, the temperature is the first again."""
+        return torch.tensor(self.initial, device="cpu") if before is None else before
 
 
 def bottleneck(channels: int, reduction: float, least: int) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..remaking import Remaking
 from ..rotation import rotation_matrices, turned
 from .base import DynamicConv
 from .heads import NoAttention
 
 
-class _ORConv(DynamicConv):
+class _ORConv(Remaking, DynamicConv):
     """A convolution by R rotations of one kernel, pooled over the rotations; drop-in for ``nn.ConvNd``.
 
     ``y = max_r conv(x, rot_r W) + bias``. The rotations are those of `rotation.rotate`: in the plane (in three
@@ -61,17 +62,9 @@ class _ORConv(DynamicConv):
             return None
         return (matrices if self.pool == "max" else matrices.mean(0, keepdim=True)).to(self.weight)
 
-    def _apply(self, fn, recurse: bool = True):
-        """Moves and casts; the matrices are made anew: a cast keeps the old rounding, ``to_empty`` keeps nothing."""
-        super()._apply(fn, recurse)
-        self.turns = self._turns()
-        return self
-
-    def _load_from_state_dict(self, *args, **kwargs) -> None:
-        """Loads; with ``assign=True`` that is how weights leave the meta device, and the matrices go with them."""
-        super()._load_from_state_dict(*args, **kwargs)
-        if self.turns is not None and self.turns.device != self.weight.device:
-            self.turns = self._turns()
+    def remake(self, name: str, before: Tensor | None) -> Tensor:
+        """The matrices are made anew after every cast, which would keep the old rounding."""
+        return self._turns()
 
     @property
     def kernels(self) -> Tensor:

@@ -134,6 +134,20 @@ def test_weights_leave_the_meta_device_by_assignment(name):
     model.load_state_dict(source.state_dict(), assign=True)
     x = torch.randn(2, 8, 5, 5)
     assert torch.equal(model(x), source(x))
+    for key, value in source.named_buffers():
+        assert torch.equal(model.get_buffer(key), value), key
+    assert dc.budget(model.train()) == dc.budget(source)
+
+
+@pytest.mark.parametrize("name", dc.registry.names())
+def test_buffers_outlast_casts_and_the_meta_context(name):
+    with torch.device("meta"):
+        model = dc.registry.build(name, 2, 8, 6, 3, device="cpu")
+    buffers = {key: value.clone() for key, value in model.named_buffers()}
+    kept = {key for key, value in buffers.items() if value.is_floating_point()} - model.state_dict().keys()
+    model.bfloat16().to_empty(device="cpu").float()
+    for key in kept:
+        assert torch.equal(model.get_buffer(key), buffers[key]), key
 
 
 def test_a_failure_leaves_the_model_as_it_was():

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -76,13 +77,27 @@ def test_the_loss_reaches_a_trainer_that_does_not_know_of_it(mask):
 
 def test_a_scaled_loss_scales_its_own_part():
     op, scaled = make(), make()
-    for module in scaled.modules():
-        if isinstance(module, Budget):
-            module.loss_scale = 1024.0
+    dc.set_loss_scale(scaled, 1024.0)
     op(data()).square().mean().backward()
     (scaled(data()).square().mean() * 1024).backward()
     for got, want in zip(scaled.parameters(), op.parameters(), strict=True):
         torch.testing.assert_close(got.grad / 1024, want.grad)
+
+
+def test_no_scale_is_compiled_again():
+    torch._dynamo.reset()
+    op = make()
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(op, backend=counter, fullgraph=True)
+    grads = []
+    for scale in (1.0, 2.0, 4.0):
+        dc.set_loss_scale(op, scale)
+        op.zero_grad()
+        (compiled(data()).square().mean() * scale).backward()
+        grads.append(op.attention.head.weight.grad / scale)
+    torch.testing.assert_close(grads[1], grads[0])
+    torch.testing.assert_close(grads[2], grads[0])
+    assert counter.frame_count == 1
 
 
 def test_the_weight_is_reached_over_the_ramp_and_resumes():

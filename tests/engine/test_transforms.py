@@ -85,5 +85,12 @@ def test_second_derivatives_of_every_attention():
 def test_gradients_of_hard_attention_in_training():
     op, x = build("hard").train(), data()
     parameters = dict(op.named_parameters())
-    grad(lambda p: functional_call(op, p, (x,)).sum())(parameters)
+
+    def loss(parameters, x):
+        return functional_call(op, parameters, (x,)).sin().sum()
+
+    grad(loss)(parameters, x)
+    apart = vmap(grad(loss), (None, 0))(parameters, x[:, None])
+    for key, value in apart.items():
+        torch.testing.assert_close(value[1], grad(loss)(parameters, x[1:2])[key], msg=key)
     assert all(module.step == 0 for module in op.modules() if isinstance(module, Budget))

@@ -17,7 +17,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.datasets import diatoms, tiny_imagenet
 from timm_models.train import data
 from timm_models.train.args import parse
-from timm_models.train.budgets import budgets_in, match_scale
+from timm_models.train.budgets import match_scale
 from timm_models.train.cli import main
 from timm_models.train.job import Job
 from timm_models.train.state import Progress
@@ -153,7 +153,7 @@ def test_the_budget_is_scaled_like_the_loss(batches_per_update: int) -> None:
         optimizer = torch.optim.SGD(conv.parameters(), lr=0.0)
         optimizer.zero_grad()
         for number in range(batches_per_update):
-            match_scale(budgets_in(conv), scaler, batches_per_update)
+            match_scale(conv, scaler, batches_per_update)
             loss = conv(x).square().mean() / batches_per_update
             if scaler is None:
                 loss.backward()
@@ -161,14 +161,13 @@ def test_the_budget_is_scaled_like_the_loss(batches_per_update: int) -> None:
                 scaler(loss, optimizer, need_update=number + 1 == batches_per_update)
         return [p.grad.clone() for p in conv.parameters()]  # a scaler's step has unscaled them
 
-    (budget,) = budgets_in(conv)
+    budget = conv.attention.budget
     conv(x).square().mean().backward()
     expected = [p.grad.clone() for p in conv.parameters()]
     torch.testing.assert_close(gradients(None), expected)
     assert budget.loss_scale == 1 / batches_per_update
     torch.testing.assert_close(gradients(NativeScaler("cpu")), expected)
     assert budget.loss_scale == 2**16 / batches_per_update
-    match_scale([], None, 4)
 
 
 @pytest.mark.parametrize(("model", "first"), [("resnet18_static", 0), ("resnet18_odconv", 4)])

@@ -28,7 +28,6 @@ from dynconv_plugins.locking import sole
 from ..inputs import data_config, input_channels
 from . import build, data
 from .args import parse
-from .budgets import budgets_in
 from .checkpoint import Saver
 from .epochs import run_epochs
 from .job import Job, Stopped, StopRequest
@@ -142,7 +141,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
         eval_loader=eval_loader,
         progress=Progress(batches=len(train_loader)),
         stop=stop,
-        budgets=budgets_in(model),
+        has_budget=bool(dc.budget(model)),
     )
     job.scheduler, args.total_epochs = build.make_scheduler(
         optimizer, args, job.updates_per_epoch, args.eval_metric == "loss"

@@ -7,7 +7,7 @@ import math
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import nn
 from tqdm import tqdm
 
 import dynconv_plugins as dc
-from dynconv_plugins.budget import Budget
 
 from .checkpoint import Saver
 from .state import Progress
@@ -73,7 +72,7 @@ class Job:
     stop: StopRequest
     saver: Saver | None = None  # on the primary process
     temperature: dc.LinearTemperature | None = None
-    budgets: list[Budget] = field(default_factory=list)  # of the model
+    has_budget: bool = False  # of hard attention, in the model
 
     @property
     def updates_per_epoch(self) -> int:

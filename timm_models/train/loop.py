@@ -60,7 +60,8 @@ def train_epoch(job: Job) -> None:
             images = images.contiguous(memory_format=torch.channels_last)
         update = (batch + 1) % group == 0 or batch + 1 == total
         in_group = min(group, total - batch // group * group)
-        match_scale(job.budgets, job.scaler, in_group)
+        if job.has_budget:
+            match_scale(job.model, job.scaler, in_group)
         with nullcontext() if update else task.no_sync():
             with job.autocast():
                 loss = task(images, targets)["loss"]
@@ -76,7 +77,7 @@ def train_epoch(job: Job) -> None:
             continue
         job.optimizer.zero_grad()
         # One exchange between the ranks: the loss, and whether any of them has been asked to stop.
-        numbers = dc.budget(job.model) if job.budgets else {}
+        numbers = dc.budget(job.model) if job.has_budget else {}
         stop, loss_sum, loss_count, *sums = world.sum(
             [float(job.stop.signum > 0), loss_sum, loss_count, *numbers.values()]
         )

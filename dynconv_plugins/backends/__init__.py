@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from types import ModuleType
 
 from ..errors import UnknownName
@@ -26,7 +25,8 @@ BACKENDS: dict[str, ModuleType] = {
     "reference": reference,
 }
 
-_forced: ContextVar[ModuleType | None] = ContextVar("dynconv_backend", default=None)
+# Of the process, as torch's own flags of backends: on a GPU the backward pass recomputes in threads of its own.
+_forced: ModuleType | None = None
 
 
 def name_of(backend: ModuleType) -> str:
@@ -46,18 +46,22 @@ def check_name(name: str) -> str:
 
 
 @contextmanager
-def force(module: ModuleType) -> Iterator[None]:
-    """Forces one backend module within the block, a registered one or not."""
-    token = _forced.set(module)
+def force(module: ModuleType | None) -> Iterator[None]:
+    """Forces one backend module within the block, a registered one or not; ``None`` frees the choice."""
+    global _forced
+    before, _forced = _forced, module
     try:
         yield
     finally:
-        _forced.reset(token)
+        _forced = before
 
 
 @contextmanager
 def backend(name: str) -> Iterator[None]:
     """Forces one backend within the block; the environment variable ``DYNCONV_BACKEND`` forces it everywhere.
+
+    It holds for all threads of the process. Activation checkpointing repeats forwards in the backward pass: keep the
+    block open until that is done.
 
     Raises:
         UnknownName: If there is no such backend.
@@ -84,7 +88,7 @@ def choose_backend(problem: Problem) -> ModuleType:
         UserError: If ``DYNCONV_COSTS`` names a file that holds no costs.
         ValueError: If the forced backend does not support the problem.
     """
-    chosen = _forced.get()
+    chosen = _forced
     if chosen is None and (name := os.environ.get("DYNCONV_BACKEND")):
         chosen = BACKENDS[check_name(name)]
     if chosen is None:
@@ -94,5 +98,6 @@ def choose_backend(problem: Problem) -> ModuleType:
         return _cheapest.__wrapped__(problem) if problem.traced else _cheapest(problem)
     reason = chosen.supports(problem)
     if reason:
-        raise ValueError(f"backend '{name_of(chosen)}' cannot run this: {reason}")
+        remedy = "leave its block" if _forced else "unset DYNCONV_BACKEND"
+        raise ValueError(f"backend '{name_of(chosen)}' cannot run this: {reason}; to have one chosen, {remedy}")
     return chosen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from problems import ALL, CASES, Case, geometry, inputs, problem
@@ -50,6 +52,25 @@ def test_float64(name, case):
 @pytest.mark.parametrize(("name", "case"), PAIRS)
 def test_float32(name, case):
     assert_close(run(name, case, torch.float32), run("reference", case, torch.float64), 1e-5)
+
+
+def test_a_forced_backend_reaches_other_threads():
+    """On a GPU, autograd recomputes what is checkpointed in a thread of its own."""
+    seen = []
+    with dc.backend("gemm"):
+        thread = threading.Thread(target=lambda: seen.append(choose_backend(problem(CASES[0]))))
+        thread.start()
+        thread.join()
+    assert seen == [BACKENDS["gemm"]]
+
+
+def test_what_a_forced_backend_cannot_run_says_how_it_was_forced(monkeypatch):
+    case = next(case for case in CASES if case.per_position)
+    with dc.backend("gemm"), pytest.raises(ValueError, match="gemm.*per position.*leave its block"):
+        choose_backend(problem(case))
+    monkeypatch.setenv("DYNCONV_BACKEND", "gemm")
+    with pytest.raises(ValueError, match="gemm.*per position.*unset DYNCONV_BACKEND"):
+        choose_backend(problem(case))
 
 
 def test_every_case_has_a_backend_chosen():

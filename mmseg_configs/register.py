@@ -82,7 +82,9 @@ def register_operators() -> None:
     for name in dc.registry.names():
         operator = dc.registry.get(name)
         for cls in operator.classes.values():
-            MODELS.register_module(cls.__name__, force=True, module=for_mmcv(cls))
+            # Under its name here too, where pickle looks for it.
+            ours = globals()[cls.__name__] = for_mmcv(cls)
+            MODELS.register_module(cls.__name__, force=True, module=ours)
         MODELS.register_module(name, force=True, module=_short(name))
 
 

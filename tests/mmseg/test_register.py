@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import pickle
 import sys
 
 import pytest
@@ -34,6 +35,13 @@ def test_short_names_build_two_dimensional_operators(name):
     assert isinstance(conv, operator.classes[2])
     assert all(getattr(conv, key) == value for key, value in operator.defaults.items())
     assert conv(torch.randn(2, 8, 5, 5)).shape == (2, 6, 5, 5)
+
+
+def test_a_network_of_conv_cfg_is_pickled():
+    network = ConvModule(4, 4, 3, conv_cfg=dict(type="odconv4x"), norm_cfg=BN).eval()
+    copy = pickle.loads(pickle.dumps(network))
+    x = torch.randn(2, 4, 6, 6)
+    assert type(copy.conv) is type(network.conv) and torch.equal(copy(x), network(x))
 
 
 def test_short_name_takes_arguments():

@@ -14,7 +14,7 @@ from types import ModuleType
 
 from ..errors import UnknownName
 from ..problem import Problem
-from . import costs, fused, gemm, grouped, mixture, native, reference
+from . import costs, flops, fused, gemm, grouped, mixture, native, reference  # noqa: F401 - flops registers itself
 
 BACKENDS: dict[str, ModuleType] = {
     "fused": fused,

@@ -115,5 +115,3 @@ def _backward(ctx, grad: Tensor):
 
 
 fused.register_autograd(_backward, setup_context=_setup_context)
-
-from . import flops  # noqa: E402, F401 - registers the formulas of the operators above

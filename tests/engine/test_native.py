@@ -46,6 +46,28 @@ def test_equals_the_reference(case, dtype, rtol):
     assert_close(run("native", case, dtype), run("reference", case, torch.float64), rtol)
 
 
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_flops_are_those_of_the_static_convolution_and_of_making_kernels(case):
+    """As `torch.utils.flop_counter` counts the convolution itself; twice a multiply-add."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    x, weight, attention, _ = inputs(case)
+    with FlopCounterMode(display=False) as forward, dc.backend("native"):
+        y = dc.dynamic_conv(x, weight, attention, **geometry(case))
+    with FlopCounterMode(display=False) as backward:
+        y.sum().backward()
+    static = 2 * y[:, 0].numel() * weight[0].numel()
+    counts = forward.get_flop_counts()["Global"], backward.get_flop_counts()["Global"]
+    forth, back = (sum(n for op, n in c.items() if "native" in str(op)) for c in counts)
+    assert back == 2 * static
+    if case.groups == case.c_in == case.c_out:
+        assert forth == static
+    else:
+        per_kernel = len(weight) * weight[0].numel() * (1 + bool(case.factors & {"spatial", "input"}))
+        making = per_kernel + weight[0].numel() + y[0, 0].numel() * case.c_in
+        assert forth == static + 2 * case.batch * making
+
+
 @pytest.mark.parametrize("case", CASES[:3], ids=str)
 def test_any_number_of_threads(case):
     threads = torch.get_num_threads()

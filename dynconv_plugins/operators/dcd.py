@@ -135,9 +135,10 @@ class _DCD(DynamicConv):
     def convolve(self, x: Tensor, attention: DCDFactors, kernels: Tensor | None = None) -> Tensor:
         """The scaled static convolution and the low-rank residual."""
         y = super().convolve(x, Attention(output=attention.output), kernels)
-        q = normed(self.norm1, F.conv1d(self._middle(x, y).flatten(2), self.q.weight[..., None]))
-        residual = F.conv1d(normed(self.norm2, attention.mixing.to(q.dtype) @ q) + q, self.p.weight[..., None])
-        return y + residual.reshape(y.shape).to(y.dtype)
+        # Linear layers at each position: rows of channels, [B, positions, C].
+        q = _normed_rows(self.norm1, self.q(self._middle(x, y).flatten(2).mT))
+        residual = self.p(_normed_rows(self.norm2, q @ attention.mixing.to(q.dtype).mT) + q)
+        return y + residual.mT.reshape(y.shape).to(y.dtype)
 
     def frozen(self, attention: DCDFactors) -> nn.Module:
         """One convolution; with groups, which the low-rank part knows none of, beside a narrow one that is summed up.
@@ -181,6 +182,10 @@ class _DCD(DynamicConv):
             sides += [before, length - x.shape[2 + i] - before]  # negative crops
         x = F.pad(x, sides) if any(sides) else x
         return x[(..., *(slice(None, None, s) for s in self.stride))]
+
+
+def _normed_rows(norm: nn.Module, rows: Tensor) -> Tensor:
+    return normed(norm, rows.flatten(0, 1)).reshape(rows.shape)
 
 
 def _affine(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

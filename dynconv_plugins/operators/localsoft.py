@@ -76,7 +76,7 @@ class LocalSoftAttention(Tempered):
         """``[B, C_in, *S]`` to the kernel attention ``[B, K, *S_out]``; `averaged` is the operator's."""
         representation = self.represent(pooled(x))
         ones = (1,) * (x.dim() - 2)
-        local = _CONV[len(ones)](x, self.local.weight.reshape(*self.local.weight.shape, *ones))
+        local = self.local(x.flatten(2).mT).mT.unflatten(2, x.shape[2:])
         logits = self.generator(representation)
         logits = logits.reshape(*logits.shape, *ones) + averaged(local)
         return Attention(kernel=self.cooled(logits).softmax(1))

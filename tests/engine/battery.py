@@ -237,6 +237,15 @@ class Battery:
         op(data())
         assert {n: set(vars(m)) for n, m in op.named_modules()} == before
 
+    def test_every_layer_is_called(self, name):
+        """Quantisation, pruning and adapters exchange the forward of a layer, not what reads its weight."""
+        op, called = build(name), set()
+        layers = {n: m for n, m in op.named_modules() if isinstance(m, nn.Linear | nn.BatchNorm1d)}
+        for n, layer in layers.items():
+            layer.register_forward_hook(lambda *_, n=n: called.add(n))
+        op(data())
+        assert called == set(layers)
+
     def test_recorder(self, name):
         net = nn.Sequential(build(name), nn.ReLU())
         with dc.record_attention(net) as seen:

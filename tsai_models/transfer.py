@@ -85,9 +85,10 @@ def check_twin(dynamic: nn.Module, static: nn.Module) -> tuple[dict[str, Tensor]
 @torch.no_grad()
 def only_mixes(op: nn.Module) -> bool:
     """Whether an operator's attention does nothing but weigh several kernels by parts of one."""
-    training = op.training
+    modes = [(module, module.training) for module in op.modules()]  # a norm may be frozen on its own
     attention = op.eval().attend(op.weight.new_zeros(1, op.in_channels, *(max(op.kernel_size),) * op.dims))
-    op.train(training)
+    for module, training in modes:
+        module.training = training
     mixture = getattr(attention, "kernel", None)
     if mixture is None or mixture.shape[1] == 1 or sum(factor is not None for factor in attention) > 1:
         return False

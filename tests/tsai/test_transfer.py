@@ -108,6 +108,16 @@ def test_copies_stay_frozen_and_thaw():
     assert not model.backbone.conv1.weight.requires_grad
 
 
+def test_frozen_norms_stay_frozen():
+    static, dynamic = build(Net1_CNN, 1, 3), build(Net1_DCNN, 1, 3).train()
+    norms = [m for m in dynamic.backbone.modules() if isinstance(m, torch.nn.BatchNorm1d)]
+    for norm in norms:
+        norm.eval()
+    from_static(dynamic, static)
+    assert norms and not any(norm.training for norm in norms)
+    assert dynamic.backbone.conv1.training
+
+
 def test_unfrozen_on_request():
     model = from_static(build(Net1_DCNN, 1, 3), build(Net1_CNN, 1, 3), freeze=False)
     assert all(p.requires_grad for p in model.parameters())

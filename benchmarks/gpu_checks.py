@@ -124,8 +124,8 @@ def compare(shape: Shape, kernels: int, dtype: str, channels_last: bool, device:
         tensors["x"] = tensors["x"].to(memory_format=_LAST[len(shape.size)])
     slope = None
     results = []
-    was = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
+    was = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = dtype == "tf32"
     try:
         for backend, wanted in ((fused, DTYPES[dtype]), (reference, torch.float64)):
             leaves = {n: t.to(wanted).detach().requires_grad_() for n, t in tensors.items() if t is not None}
@@ -142,6 +142,6 @@ def compare(shape: Shape, kernels: int, dtype: str, channels_last: bool, device:
             results.append({"y": y.detach(), **dict(zip(leaves, grads, strict=True))})
     finally:
         torch.use_deterministic_algorithms(False)
-        torch.backends.cuda.matmul.allow_tf32 = was
+        torch.backends.cudnn.allow_tf32 = was
     got, want = results
     return {name: ((got[name].double() - t).norm() / t.norm()).item() for name, t in want.items()}

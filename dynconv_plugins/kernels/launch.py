@@ -166,14 +166,15 @@ def _chunk(x: Tensor, batch: int, programs: int, values: int) -> int:
 
 
 def _numbers(dtype: torch.dtype) -> dict:
-    """Whether 32-bit numbers may be rounded to tf32, which torch leaves to the user, and whether bf16 is widened.
+    """Whether 32-bit numbers may be rounded to tf32, and whether bf16 is widened.
 
+    The first goes by torch's setting for convolutions, as the static network's do; that for matrix products is another.
     Triton's interpreter multiplies the bit patterns of bf16 (triton-lang/triton#11584); widened to 32 bits, the
     products are those that tensor cores add up.
     """
-    matmul = torch.backends.cuda.matmul
+    cudnn = torch.backends.cudnn
     # Once the newer name has been set, reading the older one raises.
-    allowed = matmul.fp32_precision == "tf32" if hasattr(matmul, "fp32_precision") else matmul.allow_tf32
+    allowed = cudnn.conv.fp32_precision == "tf32" if hasattr(cudnn, "conv") else cudnn.allow_tf32
     tf32 = dtype == torch.float32 and allowed
     return {"PRECISION": "tf32" if tf32 else "ieee", "WIDEN": interpreted() and dtype == torch.bfloat16}
 

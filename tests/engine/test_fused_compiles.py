@@ -6,6 +6,7 @@ import inspect
 import os
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -88,3 +89,12 @@ def test_tiles_that_are_timed():
     assert len(wide) == len(tiles.CONVOLVE)
     assert 0 < len(narrow) < len(wide)
     assert all(c.kwargs["BM"] <= 32 and c.kwargs["BR"] <= 32 for c in narrow)
+
+
+def test_single_precision_goes_by_the_setting_of_convolutions(monkeypatch):
+    """As the static network's convolutions do; that of matrix products is another one's."""
+    for allowed, precision in ((True, "tf32"), (False, "ieee")):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", not allowed)
+        assert launch._numbers(torch.float32)["PRECISION"] == precision
+        assert launch._numbers(torch.bfloat16)["PRECISION"] == "ieee"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -74,6 +75,13 @@ def explain_backends(model: nn.Module, input_size: Sequence[int]) -> str:
             if other is chosen or name_of(other) == "reference":
                 continue
             reason = other.supports(problem)
-            others.append(f"{name_of(other)}: {reason or f'{other.cost(problem) / cost:.1f}x the cost'}")
+            others.append(f"{name_of(other)}: {reason or _relative(other.cost(problem), cost)}")
         lines.append(f"{name}  {shape}:  {name_of(chosen)}  ({'; '.join(others)})")
     return "\n".join(lines) or "no dynamic convolution in this model"
+
+
+def _relative(cost: float, chosen: float) -> str:
+    """A backend's cost beside the chosen one's; what has no end is there to be forced."""
+    if math.isinf(cost):
+        return "never chosen here, only forced"
+    return "cheaper, if it were not for the forced one" if math.isinf(chosen) else f"{cost / chosen:.1f}x the cost"

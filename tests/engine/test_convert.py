@@ -200,3 +200,12 @@ def test_an_argument_that_the_operator_does_not_have_leaves_the_model_as_it_was(
     with pytest.raises(TypeError, match="reductoin"):
         dc.dynamize(model, "odconv", where="all", reductoin=0.5)
     assert not dc.operators_in(model)
+
+
+def test_explain_has_words_for_costs_without_end():
+    depthwise, size = dc.ODConv2d(8, 8, 3, padding=1, groups=8).eval(), (1, 8, 6, 6)
+    assert "mixture: never chosen here, only forced" in dc.explain_backends(depthwise, size)
+    with dc.backend("reference"):
+        forced = dc.explain_backends(depthwise, size)
+    assert ":  reference  (" in forced and "grouped: cheaper, if it were not for the forced one" in forced
+    assert "inf" not in forced and "0.0x" not in forced

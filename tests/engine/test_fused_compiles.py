@@ -91,10 +91,14 @@ def test_tiles_that_are_timed():
     assert all(c.kwargs["BM"] <= 32 and c.kwargs["BR"] <= 32 for c in narrow)
 
 
-def test_single_precision_goes_by_the_setting_of_convolutions(monkeypatch):
+def test_single_precision_goes_by_the_setting_of_convolutions():
     """As the static network's convolutions do; that of matrix products is another one's."""
-    for allowed, precision in ((True, "tf32"), (False, "ieee")):
-        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", allowed)
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", not allowed)
-        assert launch._numbers(torch.float32)["PRECISION"] == precision
-        assert launch._numbers(torch.bfloat16)["PRECISION"] == "ieee"
+    was = torch.get_float32_matmul_precision()
+    try:
+        for allowed, precision, products in ((True, "tf32", "highest"), (False, "ieee", "high")):
+            torch.set_float32_matmul_precision(products)
+            with torch.backends.cudnn.flags(allow_tf32=allowed):
+                assert launch._numbers(torch.float32)["PRECISION"] == precision
+                assert launch._numbers(torch.bfloat16)["PRECISION"] == "ieee"
+    finally:
+        torch.set_float32_matmul_precision(was)

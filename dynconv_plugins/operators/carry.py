@@ -28,7 +28,7 @@ class _Chain:
 
     Attributes:
         value: What the last layer left.
-        last: Its place in the model.
+        last: Its place in the model, outside of a forward.
         opened: The backward pass within which the model's forward began, -1 for none; ``None`` outside of a forward.
     """
 
@@ -96,8 +96,11 @@ class Carrier(threading.local):
     def put(self, index: int, value: Tensor) -> None:
         """Leaves the layer's `value` for the next one."""
         chain = self.chain
-        if not _again(chain):
-            chain.value, chain.last = value, index
+        if _again(chain):
+            return
+        chain.value = value
+        if chain.opened is None:  # within a forward nothing asks for it, and blocks compiled alike need no place
+            chain.last = index
 
     def _found(self, index: int, own: Tensor, clue: Tensor) -> Tensor:
         """What the layer started from in the forward that is being recomputed.

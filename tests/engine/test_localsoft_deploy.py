@@ -25,6 +25,17 @@ def test_compiles_whole_without_recompiling_per_batch():
     assert carrier(model).chain.value is None
 
 
+def test_blocks_compiled_one_by_one_share_their_code():
+    torch._dynamo.reset()
+    model = net(count=10)
+    want = model(data())
+    counter = torch._dynamo.testing.CompileCounter()
+    for block in model:
+        block.compile(backend=counter, fullgraph=True)
+    torch.testing.assert_close(model(data()), want)
+    assert counter.frame_count <= 4
+
+
 @pytest.mark.parametrize(
     ("wrap", "whole"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -11,6 +13,14 @@ from torch import nn
 
 from . import operators as ops
 from .errors import UnknownName
+
+CONVOLUTION = frozenset(inspect.signature(nn.Conv2d).parameters)  # arguments that every operator has
+
+
+@functools.cache
+def options_of(cls: type[nn.Module]) -> tuple[str, ...]:
+    """Names of an operator class's own arguments, such as ``num_kernels``: those that ``nn.ConvNd`` does not have."""
+    return tuple(p.name for p in inspect.signature(cls).parameters.values() if p.kind is p.KEYWORD_ONLY)
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,22 @@ class Operator:
     summary: str
     where: str = "blocks"
     defaults: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the operator's own arguments, the same for one, two and three dimensions."""
+        return options_of(self.classes[2])
+
+    def checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Returns `options`, which are all the operator's own.
+
+        Raises:
+            UnknownName: If one is not; with suggestions.
+        """
+        for name in options:
+            if name not in self.options:
+                raise UnknownName(f"argument of {self.name}", name, self.options)
+        return options
 
 
 def _classes(prefix: str) -> dict[int, type[nn.Module]]:
@@ -76,6 +102,18 @@ def get(name: str) -> Operator:
 
 
 def build(name: str, dims: int, *conv, **options) -> nn.Module:
-    """Builds an operator like ``nn.ConvNd``; `options` override what the name stands for."""
+    """Builds an operator.
+
+    Args:
+        name: The short name.
+        dims: Number of spatial dimensions, 1 to 3.
+        conv: As of ``nn.ConvNd``.
+        options: As of ``nn.ConvNd``, and the operator's own; they override what the name stands for.
+
+    Raises:
+        UnknownName: If there is no such operator, or it has no such argument; with suggestions.
+        ValueError: As ``nn.ConvNd`` does, or for arguments out of range.
+    """
     operator = get(name)
+    operator.checked({key: value for key, value in options.items() if key not in CONVOLUTION})
     return operator.classes[dims](*conv, **{**operator.defaults, **options})

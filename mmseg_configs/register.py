@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import Any
 
 from torch import Tensor, nn
@@ -36,8 +35,6 @@ from . import (  # noqa: E402 - they register themselves
     stopping,  # noqa: F401
 )
 
-_CONVOLUTION = inspect.signature(nn.Conv2d).parameters
-
 
 @functools.cache
 def for_mmcv(operator: type[nn.Module]) -> type[nn.Module]:
@@ -53,11 +50,11 @@ def for_mmcv(operator: type[nn.Module]) -> type[nn.Module]:
     Raises:
         UserError: By the class it returns, for arguments that `operator` does not take.
     """
-    own = [p.name for p in inspect.signature(operator).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    own = dc.registry.options_of(operator)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         for name in kwargs:
-            if name not in own and name not in _CONVOLUTION:
+            if name not in own and name not in dc.registry.CONVOLUTION:
                 raise UnknownName(f"argument of {operator.__name__}", name, own)
         try:
             operator.__init__(self, *args, **kwargs)

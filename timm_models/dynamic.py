@@ -20,7 +20,6 @@ STATIC_TWIN = dc.registry.Operator(STATIC, {}, "no operator: the static twin")
 OPERATORS = (*dc.registry.names(), STATIC)
 ANNEAL_FROM = 30.0  # ODConv, section 4.1: the temperature starts at 30 and falls linearly to 1
 _logger = logging.getLogger("timm_models")
-_CONVOLUTION = set(inspect.signature(nn.Conv2d).parameters)
 
 
 def default_cfg(first_conv: str, classifier: str) -> dict[str, Any]:
@@ -99,21 +98,13 @@ def operator_arguments(
     Raises:
         UnknownName: If an argument belongs to neither.
     """
-    own = _options(operator)
+    own = set() if operator == STATIC else set(dc.registry.get(operator).options)
     theirs = set(inspect.signature(host).parameters)
     for name in kwargs:
         if name not in own | theirs:
             known = own | theirs | set(inspect.signature(type(model)).parameters)
             raise UnknownName("model argument", name, known - {"kwargs", "operator", "block", "layers", "block_args"})
     return {name: kwargs.pop(name) for name in own & set(kwargs)}
-
-
-def _options(operator: str) -> set[str]:
-    """Names of the arguments that an operator has beside those of a convolution."""
-    if operator == STATIC:
-        return set()
-    parameters = inspect.signature(dc.registry.get(operator).classes[2]).parameters
-    return set(parameters) - _CONVOLUTION - {"conv", "conv_options"}
 
 
 def without_annealing(kwargs: dict[str, Any], pretrained: bool) -> dict[str, Any]:
@@ -160,7 +151,7 @@ def make_dynamic(
     if isinstance(anneal_steps, bool) or not isinstance(anneal_steps, int) or anneal_steps < 0:
         raise UserError(f"anneal_steps={anneal_steps!r} must be a whole number of training steps, 0 or more")
     arguments = dict(arguments or {})
-    if anneal_steps and "temperature" not in _options(operator):
+    if anneal_steps and "temperature" not in dc.registry.get(operator).options:
         _logger.info(f"{operator} has no temperature: anneal_steps={anneal_steps} changes nothing")
         anneal_steps = 0
     if anneal_steps:

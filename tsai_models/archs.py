@@ -21,7 +21,7 @@ from dynconv_plugins.placement import select
 
 from .blind import blind
 from .nets import Net1_CNN, Net1_DCNN, Net2_CNN, Net2_DCNN
-from .options import checked, refuse_head, split
+from .options import refuse_head, split
 
 # Which convolutions of tsai's own networks become dynamic, whatever the operator's placement elsewhere: see `_ARGS`.
 PLACEMENTS = {
@@ -55,7 +55,7 @@ class _Dynamic:
     ) -> None:
         refuse_head(type(self).__name__, kwargs)
         own, kwargs = split(operator, self.host, kwargs)
-        own = checked(operator, {**own, **(operator_args or {})})
+        own = dc.registry.get(operator).checked({**own, **(operator_args or {})})
         super().__init__(c_in, c_out, **kwargs)
         dc.dynamize(self, operator, where=where or PLACEMENTS[self.host], keep_weights=keep_weights, **own)
         self.head_nf, self.c_out, self.seq_len = self.fc.in_features, c_out, seq_len
@@ -144,7 +144,7 @@ class DynamicArch:
         **operator_args,
     ) -> None:
         self.arch = find(arch) if isinstance(arch, str) else arch
-        self.operator, self.operator_args = operator, checked(operator, operator_args)
+        self.operator, self.operator_args = operator, dc.registry.get(operator).checked(operator_args)
         self.where = PLACEMENTS.get(self.arch) if where is None else where
         self.keep_weights = keep_weights
         self.__name__ = self.arch.__name__

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 import dynconv_plugins as dc
 from dynconv_plugins.convert import connect
 
-from .options import checked, refuse_head
+from .options import refuse_head
 
 
 class Lift(nn.Module):
@@ -69,7 +69,7 @@ class Net1_CNN(nn.Module):
         options = {**kwargs, **(operator_args or {})}
         refuse_head(type(self).__name__, options)
         if operator is not None:
-            checked(operator, options)
+            dc.registry.get(operator).checked(options)
         for i in range(1, self.depth + 1):
             conv_args = (channels, width, kernel_size)
             if operator is None:

@@ -7,35 +7,12 @@ from collections.abc import Callable, Container
 from typing import Any
 
 import dynconv_plugins as dc
-from dynconv_plugins.errors import UnknownName, UserError
-
-
-def options_of(operator: str) -> list[str]:
-    """The names of an operator's own arguments, such as ``num_kernels``: those that ``nn.Conv1d`` does not have.
-
-    Raises:
-        UnknownName: If there is no such operator.
-    """
-    parameters = inspect.signature(dc.registry.get(operator).classes[1]).parameters.values()
-    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-
-
-def checked(operator: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns `options`, which are all the operator's own.
-
-    Raises:
-        UnknownName: If one is not.
-    """
-    known = options_of(operator)
-    for name in options:
-        if name not in known:
-            raise UnknownName(f"argument of {operator}", name, known)
-    return options
+from dynconv_plugins.errors import UserError
 
 
 def split(operator: str, host: Callable, given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Parts `given` into the operator's arguments and the host's; a name that both have is the host's."""
-    own = set(options_of(operator)) - set(inspect.signature(host).parameters)
+    own = set(dc.registry.get(operator).options) - set(inspect.signature(host).parameters)
     return {k: v for k, v in given.items() if k in own}, {k: v for k, v in given.items() if k not in own}
 
 

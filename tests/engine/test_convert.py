@@ -113,6 +113,14 @@ def test_unknown_names():
     for operator in (None, dc.ODConv2d):
         with pytest.raises(dc.UnknownName, match="unknown operator"):
             dc.dynamize(network(), operator)
+    for name, wrong, says in (
+        ("odconv", {"reductoin": 0.5}, "unknown argument of odconv 'reductoin'; did you mean reduction"),
+        ("globalsoft", {"num_kernels": 4}, "unknown argument of globalsoft 'num_kernels'"),
+    ):
+        with pytest.raises(dc.UnknownName, match=says):
+            dc.dynamize(nn.Conv2d(3, 4, 3), name, **wrong)
+        with pytest.raises(dc.UnknownName, match=says):
+            dc.registry.build(name, 1, 3, 4, kernel_size=3, **wrong)
     with pytest.raises(ValueError, match="bias: taken from the convolution"):
         dc.dynamize(network(), "odconv", bias=True)
     with pytest.raises(ValueError, match="parametrised"):

@@ -54,7 +54,8 @@ def dynamic_conv(
         weight: The K kernels, ``[K, C_out, C_in / groups, *kernel_size]``.
         attention: The factors; without ``kernel`` the K kernels are summed unweighted.
         bias: ``[C_out]``, added last and not modulated.
-        stride, padding, dilation: An integer or one per spatial dimension, as in ``torch.nn.functional.conv2d``.
+        stride, padding, dilation: An integer or one per spatial dimension. Zeros are padded, on both sides; for other
+            paddings, ``'same'`` among them, see `DynamicConv`.
         groups: As in ``torch.nn.functional.conv2d``.
         combine: How the outputs of the K kernels become one: ``'sum'``, or ``'max'`` for each value's maximum.
 
@@ -62,7 +63,10 @@ def dynamic_conv(
         ``[B, C_out, *S_out]``, in `x`'s dtype (under autocast in autocast's).
 
     Raises:
-        ValueError: If shapes do not fit together.
+        ValueError: If shapes, dtypes or devices do not fit together, `combine` is another word, or a forced backend
+            cannot run this.
+        TypeError: If `stride`, `padding` or `dilation` are no integers.
+        UserError: If ``DYNCONV_BACKEND`` or ``DYNCONV_COSTS`` name what there is not.
 
     Source: ODConv (ICLR 2022) eq. 2, which contains CondConv's and DyConv's; per position, A2D2C eq. 8.
     """

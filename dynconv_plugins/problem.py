@@ -53,6 +53,15 @@ class Problem:
     """Shapes and circumstances of one call; everything the choice of a backend may depend on.
 
     Sizes are in elements; `size` is the input's and `out_size` the output's spatial size.
+
+    Attributes:
+        factors: Names of the fields of `Attention` that are there.
+        per_position: Whether the kernel attention is one per output position.
+        grad: Whether a backward pass may follow.
+        traced: Whether a graph is being made, by a compiler, an exporter or torch.func: the choice then has to hold for
+            every batch, and a graph of plain operations is wanted where there is one.
+        exported: Whether that graph leaves the process, and so must hold torch's own operations only.
+        transformed: Whether torch.func or forward-mode derivatives are at work, which know torch's operations only.
     """
 
     batch: int

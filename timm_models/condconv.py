@@ -54,9 +54,11 @@ class RoutedCondConv2d(DynamicConv):
         """Nothing: the block calls its convolutions with the routing, which a static one does not take."""
 
     def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
+        """``[B, C_in, H, W]`` and mixing weights ``[B, K]``, as they are used, to ``[B, C_out, H_out, W_out]``."""
         return self.convolve(x, self.attention(routing_weights))
 
     def pad(self, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+        """Pads as TensorFlow where asked to, and returns what is left for the engine."""
         if self.pad_like_tensorflow:
             return pad_same(x, self.kernel_size, self.stride, self.dilation), (0, 0)
         return super().pad(x)

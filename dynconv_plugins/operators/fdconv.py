@@ -20,6 +20,8 @@ class FDConvAttention(DyConvAttention):
         conv: The convolution the attention is for.
         reduction: Bottleneck width as a part of the input channels.
         temperature: T, divides the logits.
+
+    Source: Dynamic Convolution (CVPR 2020), section 3; the factor K is ours, that the bands start as the kernel.
     """
 
     def reset_parameters(self) -> None:

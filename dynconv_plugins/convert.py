@@ -36,10 +36,10 @@ def dynamize(
         The same model (or, for a single convolution, its replacement).
 
     Raises:
-        UnknownName: If the operator or the placement is not known.
+        UnknownName: If the operator, the placement or an argument of the operator is not known; the model is then as it
+            was.
         ValueError: If a chosen convolution is parametrised (weight norm and the like), or nothing was chosen, or the
             operator refuses a geometry or an argument's value; the model is then as it was.
-        TypeError: If the operator has no such argument; the model is then as it was.
     """
     operator = registry.get(name)
     if given := sorted(_OF_THE_CONVOLUTION & set(options)):

@@ -205,7 +205,7 @@ def test_explain_names_every_layer_and_leaves_the_model_alone():
 
 def test_an_argument_that_the_operator_does_not_have_leaves_the_model_as_it_was():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3))
-    with pytest.raises(TypeError, match="reductoin"):
+    with pytest.raises(dc.UnknownName, match="reductoin"):
         dc.dynamize(model, "odconv", where="all", reductoin=0.5)
     assert not dc.operators_in(model)
 

@@ -50,7 +50,7 @@ def test_nothing_is_left_out():
 
 @pytest.mark.parametrize("name", ["dcd", "globalsoft", "hard", "orconv"])
 def test_operators_of_one_kernel_take_no_more(name):
-    with pytest.raises(TypeError, match="num_kernels"):
+    with pytest.raises(dc.UnknownName, match="num_kernels"):
         dc.registry.build(name, 2, 8, 6, 3, num_kernels=4)
 
 

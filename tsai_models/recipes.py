@@ -143,8 +143,8 @@ RECIPES = {
         epochs=30, lr=1e-3, batch_size=32, schedule="plateau", weight_decay=0.0, holdout=0.1, patience=10, best=True
     ),
     # For every architecture and variant. Chosen on folds of Adiac's official training series alone, with FCN, static
-    # and ODConv, as the plan `tuning` does, by few runs: the differences gained most; a constant rate was ahead of one
-    # cycle, as the average over the weights does what a falling rate would.
+    # and ODConv, by few runs of earlier versions of this package. What the plan `tuning` has found since is in
+    # docs/report/tuning; it is not finished.
     "strong": Recipe(
         epochs=100,
         lr=5e-3,

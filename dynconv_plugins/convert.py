@@ -48,7 +48,9 @@ def dynamize(
     if "" in chosen or (not chosen and model in select(model, "all").values()):
         return _replacement(model, operator, keep_weights, options)
     if not chosen:
-        raise ValueError(f"where={where or operator.where!r} chooses no convolution of this {type(model).__name__}")
+        before, asked = len(operators_in(model)), where or operator.where
+        why = f": {before} of its layers are dynamic already" if before else ""
+        raise ValueError(f"where={asked!r} chooses no convolution of this {type(model).__name__}{why}")
     convs, new = convolutions(model), {}
     for path, conv in chosen.items():
         by_paper = operator.classes[dims_of(conv)].options_in(block_of(path, convs))

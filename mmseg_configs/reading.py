@@ -19,12 +19,19 @@ def logged() -> list:
     """What an mmengine checkpoint holds beside weights: its log, arrays of numbers with methods bound by ``getattr``.
 
     The methods are not wanted, and ``getattr`` is not to be let loose on a file: it is read as a function of nothing.
+    So the log is read as nothing, too: mmengine's own class would take these methods for those of all logs to come.
     """
-    from mmengine.logging.history_buffer import HistoryBuffer
-
     rebuild, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = {type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")}
-    return [HistoryBuffer, (_nothing, "builtins.getattr"), np.ndarray, np.dtype, rebuild, scalar, *dtypes]
+    log = (_Log, "mmengine.logging.history_buffer.HistoryBuffer")
+    return [log, (_nothing, "builtins.getattr"), np.ndarray, np.dtype, rebuild, scalar, *dtypes]
+
+
+class _Log:
+    """A log that is not read."""
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def _nothing(*_args: object) -> None:

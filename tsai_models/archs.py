@@ -165,7 +165,10 @@ class DynamicArch:
 
     def _placement(self, model: nn.Module, *args, **kwargs):
         """The operator's, without what is blind to the series unless all of it is."""
-        chosen = select(model, registry.get(self.operator).where)
+        placement = registry.get(self.operator).where
+        chosen = select(model, placement)
+        if not chosen:
+            return placement  # the refusal names it
         given = inspect.signature(self.arch).bind(*args, **kwargs).arguments
         seeing = chosen.keys() - blind(model, given.get("c_in", 1), given.get("seq_len"))
         return lambda name, _module: name in (seeing or chosen)

@@ -99,7 +99,8 @@ def run(args: argparse.Namespace) -> int:
     except (RuntimeError, ValueError) as e:  # an image too small for the network's strides, say
         raise UserError(f"{subject.title}: the network cannot run on it: {str(e).splitlines()[0]}") from None
     top = subject.top(y)
-    out = args.out or Path("runs/explain") / "-".join([*filter(None, (args.model, _named(args.checkpoint))), stem])
+    name = Path(args.model).stem if (args.model or "").endswith(".py") else args.model
+    out = args.out or Path("runs/explain") / "-".join([*filter(None, (name, _named(args.checkpoint))), stem])
     figure = draw(layers, subject.shown, subject.title, subject.weights, top, subject.says)
     data = io.BytesIO()
     figure.savefig(data, format="png", dpi=110)

@@ -210,6 +210,12 @@ def test_an_argument_that_the_operator_does_not_have_leaves_the_model_as_it_was(
     assert not dc.operators_in(model)
 
 
+def test_a_dynamic_model_is_refused_with_the_reason():
+    model = dc.dynamize(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)), "odconv", where="all")
+    with pytest.raises(ValueError, match="2 of its layers are dynamic already"):
+        dc.dynamize(model, "odconv", where="all")
+
+
 def test_explain_has_words_for_costs_without_end():
     depthwise, size = dc.ODConv2d(8, 8, 3, padding=1, groups=8).eval(), (1, 8, 6, 6)
     assert "mixture: never chosen here, only forced" in dc.explain_backends(depthwise, size)

@@ -48,6 +48,16 @@ def test_a_trained_segmentor_is_explained(tmp_path, image, checkpoint, capsys, b
     assert record["prediction"][0]["class"] == "class 3" and "shares of the pixels" in capsys.readouterr().out
 
 
+def test_a_config_of_elsewhere_is_explained_below_runs(tmp_path, image, monkeypatch):
+    own, here = tmp_path / "elsewhere" / "own.py", tmp_path / "here"
+    own.parent.mkdir()
+    here.mkdir()
+    own.write_text(f"_base_ = {str(mmseg_configs.path(NAME))!r}\n")
+    monkeypatch.chdir(here)
+    assert run(["explain", "../elsewhere/own.py", "--image", str(image)]) == 0
+    assert (here / "runs/explain/own-leaf/attention.json").is_file() and [*own.parent.iterdir()] == [own]
+
+
 def test_classes_have_their_names(image, tmp_path):
     name = NAME.replace("diatoms-64x64", "voc12-128x128")
     look = segmentors.subject(name, Image.open(image), image, None, {}, 32)

@@ -175,6 +175,7 @@ def test_a_segmentors_backbone_is_loaded(tmp_path, by):
     given = path if by == "checkpoint" else dict(type="Pretrained", checkpoint=path, prefix="backbone.")
     loaded = start(**{by: given}).state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in source.state_dict().items())
+    assert HistoryBuffer([1.0], [1]).statistics("current") == 1, "the runner's own logs go on"
 
 
 @pytest.mark.parametrize("operator", ["odconv", "odconv4x", "globalsoft", "hard", "dcd"])

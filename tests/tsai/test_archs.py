@@ -237,5 +237,7 @@ def test_unknown_names():
         DynamicArch("FCN", "odcon")
     with pytest.raises(UserError, match="no convolution"):
         DynamicArch("MLP", "odconv", where="all")(1, 2, 20)
+    with pytest.raises(UserError, match="where='blocks' chooses no convolution"):
+        DynamicArch("MLP", "odconv")(1, 2, 20)
     with pytest.raises(UserError, match="static twin"):
         twin_of(ARCHS["Net1_CNN"].cls)

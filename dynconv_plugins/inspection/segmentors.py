@@ -28,7 +28,7 @@ def named(name: str) -> bool:
 def subject(
     name: str, shot, image: Path, checkpoint: Path | None, arguments: Mapping[str, Any], pixels: int | None
 ) -> Subject:
-    """A network of a config and an image, cfg square.
+    """A network of a config and an image, made square.
 
     Args:
         name: What `named` holds of.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,9 @@ def read(path: str | Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as e:
         # torch's own text recommends to unpickle it all the same.
+        if held := re.search(r"Unsupported global: GLOBAL (\S+)", str(e)):
+            why = f"holds a {held[1]}, which is not unpickled: save its state dict alone, with torch.save"
+            raise UserError(f"checkpoint {path} {why}") from e
         raise UserError(f"checkpoint {path} is damaged, or holds more than weights and plain values") from e
     except Exception as e:  # zip and safetensors have exceptions of their own for a broken file
         reason = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__

@@ -49,7 +49,10 @@ def subject(
 
     if not timm.is_model(name.partition(".")[0]):
         import mmseg_configs
+        import tsai_models
 
+        if name in tsai_models.__all__:
+            raise UserError(f"{name} looks at a series: --series FILE.tsv or a data set, not --image")
         raise UnknownName("model", name, [*timm.list_models(), *mmseg_configs.names()])
     options, trained, weights = dict(arguments or {}), {}, None
     if checkpoint is not None:

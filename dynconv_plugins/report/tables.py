@@ -195,7 +195,11 @@ def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
     shown = [r for r in rows if r.model.results]
     heads = [Head("Class", number=False), *(Head(r.name) for r in shown)]
     table = Table(f"{task.name}-classes", "IoU of each class (%)", heads)
+    absent = []
     for name, found in values.items():
+        if not any(x == x for v in found.values() for x in v):
+            absent.append(name)
+            continue
         means = [
             float(np.mean(v)) if (v := [x for x in found.get(r.model.key, []) if x == x]) else math.nan for r in shown
         ]
@@ -209,7 +213,8 @@ def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
     counts = {sum(v == v for v in m.per_class.values()) for r in shown for m in r.model.results.values()}
     counted = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     table.about += f"mIoU is the mean over {counted} of the {len(values)} classes: one that neither occurs in the test "
-    table.about += "images nor is predicted has no IoU."
+    table.about += "images nor is predicted has no IoU"
+    table.about += f" (here {', '.join(absent)})." if absent else "."
     return table
 
 

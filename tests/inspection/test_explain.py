@@ -234,6 +234,7 @@ def mistakes(tmp_path):
     good, net = ["--image", str(tmp_path / "leaf.png")], "mobilenetv2_050_odconv"
     return {
         "unknown model": ([net + "v", *good], "did you mean"),
+        "of a series": (["ODConvFCN", *good], "ODConvFCN looks at a series: --series FILE"),
         "no model": (good, "name a model"),
         "static": (["resnet18", *good], "resnet18 has no dynamic convolution; try resnet18_odconv"),
         "no image": ([net, "--image", str(tmp_path / "none.png")], "no image"),
@@ -264,8 +265,8 @@ def mistakes(tmp_path):
 
 
 WHICH = (
-    "unknown model, no model, static, no image, not an image, no checkpoint, damaged, does not fit, no cell, "
-    "damaged cell, another model, bad argument, bad value, too small, operator, index, argument of a cell, out"
+    "unknown model, of a series, no model, static, no image, not an image, no checkpoint, damaged, does not fit, "
+    "no cell, damaged cell, another model, bad argument, bad value, too small, operator, index, argument of a cell, out"
 )
 
 

@@ -197,8 +197,9 @@ def _family(group: int) -> dict[int, str]:
 
 def _stat(pid: int) -> tuple[int, int, str]:
     """Parent, group and start of a process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()  # a name may hold anything
-    return int(fields[1]), int(fields[2]), fields[19]
+    # A name may hold anything, also half of a character: it is cut after 15 bytes.
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[1]), int(fields[2]), fields[19].decode()
 
 
 def _kill(group: int, family: Mapping[int, str]) -> None:
@@ -219,6 +220,6 @@ def _peak(pids: Iterable[int]) -> float:
     peak = 0
     for pid in pids:
         with _ignored(OSError):
-            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-            peak = max(peak, *(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), 0)
+            lines = Path(f"/proc/{pid}/status").read_bytes().splitlines()
+            peak = max(peak, *(int(line.split()[1]) for line in lines if line.startswith(b"VmHWM:")), 0)
     return peak / 1024

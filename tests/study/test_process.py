@@ -48,10 +48,27 @@ def test_nothing_that_a_command_has_started_is_left(tmp_path: Path, session: boo
     words = [sys.executable, "-c", "import time; time.sleep(1000)", str(tmp_path / "left")]
     script = f"import subprocess, time; subprocess.Popen({words!r}, start_new_session={session}); time.sleep(2)"
     with process.claimed(tmp_path) as lock, open(tmp_path / "log", "ab") as log:
-        code, _ = process.run((sys.executable, "-c", script), dict(os.environ), log, lock, lambda: None, lambda: False)
+        code, _ = process.run((sys.executable, "-c", script), dict(os.environ), log, lock, _nothing, _never)
     assert code == 0
     time.sleep(0.5)
     assert not alive(str(tmp_path / "left"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="this system does not tell who started whom")
+def test_a_name_that_is_cut_within_a_character(tmp_path: Path) -> None:
+    """Of any process on the machine: all are looked through."""
+    name = b"fourteen bytes\xc3\xa9"  # of which Linux keeps 15
+    script = f"import ctypes, time; ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0); time.sleep(2)"
+    with process.claimed(tmp_path) as lock, open(tmp_path / "log", "ab") as log:
+        code, used = process.run((sys.executable, "-c", script), dict(os.environ), log, lock, _nothing, _never)
+    assert code == 0 and used.memory_mb > 1
+
+
+def _nothing() -> None: ...
+
+
+def _never() -> bool:
+    return False
 
 
 KILLED = """
@@ -110,7 +127,7 @@ def test_memory_is_the_commands_own(tmp_path: Path) -> None:
 
     held = np.ones(200 * 2**17)  # 200 MiB that a child has nothing to do with
     with process.claimed(tmp_path) as lock, open(tmp_path / "log", "ab") as log:
-        run = (dict(os.environ), log, lock, lambda: None, lambda: False)
+        run = (dict(os.environ), log, lock, _nothing, _never)
         _, small = process.run((sys.executable, "-S", "-c", "import time; time.sleep(1.5)"), *run)
         words = (sys.executable, "-S", "-c", "import time; a = b'x' * 100 * 2**20; time.sleep(1.5)")
         _, large = process.run(words, *run)

@@ -30,10 +30,11 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
         pictures: Whether the networks are loaded to be looked into.
 
     Raises:
-        UserError: If no cell of any task has ended, well or badly.
+        UserError: If no cell of any task has been started, or none can be read.
     """
     if not any(c.record for c in study.cells):
-        raise UserError(f"no cell of {' and '.join(str(f) for f in study.folders)} can be read")
+        what = "can be read" if study.tasks else "has been started"
+        raise UserError(f"no cell of {' and '.join(str(f) for f in study.folders)} {what}")
     drawn = looks(m.label for t in study.tasks.values() for m in t.ordered())
     studio = Studio(out / "img")
     with warnings.catch_warnings():

@@ -10,11 +10,12 @@ from typing import Any
 from ..errors import UserError
 from ..study import cells as layout
 from ..study import plan as plans
+from ..study.hosts import CONTINUES
 from .places import placeless, placeless_record
 from .readings import costs, metrics
 from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task, label_of
 from .sheet import listed
-from .unite import Run, named, parts
+from .unite import Run, held, named, parts
 from .unstarted import leave_out
 
 PLAN, COSTS = "study.yaml", "costs.json"
@@ -41,6 +42,7 @@ def collect(runs: Sequence[Path]) -> Study:
         _add_costs(study.tasks[name], read[number].folder, folder, number)
     for task in study.tasks.values():
         task.asks = any(model.operator != STATIC for model in task.models.values())
+        task.static = frozenset(model.network for model in task.models.values() if model.operator == STATIC)
     leave_out(study)
     for task in study.tasks.values():
         _same_conditions(task)
@@ -176,6 +178,7 @@ def _same_conditions(task: Task) -> None:
         ("recipe", lambda r: r.get("recipe")),
         ("options", lambda r: r.get("options")),
         ("data", lambda r: parts(r.get("data") or {})),
+        ("what the data hold", lambda r: held(r.get("data") or {})),
     ):
         seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
         if len(seen) > 1:
@@ -207,7 +210,8 @@ def _different_commits(task: Task) -> list[str]:
 
 def _commits(record: Mapping[str, Any]) -> str | None:
     """The commits a run was made by: several if it was continued by another."""
-    states = [r.get("git") or {} for r in (*(record.get("earlier") or ()), record)]
+    earlier = record.get("earlier") or () if record.get("host") in CONTINUES else ()
+    states = [r.get("git") or {} for r in (*earlier, record)]
     return " then ".join(dict.fromkeys(str(s["commit"])[:7] for s in states if s.get("commit"))) or None
 
 
@@ -224,5 +228,4 @@ def missing_line(task: Task) -> str:
 
 def static_missing(task: Task) -> list[str]:
     """Networks without a static twin to compare with."""
-    have = {m.network for m in task.models.values() if m.operator == STATIC}
-    return [n for n in task.networks if n not in have]
+    return [n for n in task.networks if n not in task.static]

@@ -25,6 +25,7 @@ class Verdict(Enum):
     NO_SPREAD = "no spread between runs to test"
     REFERENCE = "the static twin"
     NO_TWIN = "no static twin to compare with"
+    TWIN_WAITS = "its static twin has no result yet"
     NO_RESULT = "no result"
 
 
@@ -200,7 +201,7 @@ def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, te
         p=p,
         tests=tests,
         exact=_exact(model, task.twin(model)) if one else None,
-        verdict=_verdict(model, task.twin(model), pair, p),
+        verdict=_verdict(task, model, pair, p),
     )
 
 
@@ -215,13 +216,14 @@ def _exact(model: Model, twin: Model | None) -> McNemar | None:
     return mcnemar(a[0], a[1], b[1])
 
 
-def _verdict(model: Model, twin: Model | None, pair: Paired | None, p: float | None) -> Verdict:
+def _verdict(task: Task, model: Model, pair: Paired | None, p: float | None) -> Verdict:
+    twin = task.twin(model)
     if not model.results:
         return Verdict.NO_RESULT
     if model.operator == STATIC:
         return Verdict.REFERENCE
     if twin is None or not twin.results:
-        return Verdict.NO_TWIN
+        return Verdict.TWIN_WAITS if model.network in task.static else Verdict.NO_TWIN
     if p is None:
         return Verdict.NO_SPREAD if pair and "spread" in pair.why else Verdict.FEW
     if p >= LEVEL:

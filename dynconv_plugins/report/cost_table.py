@@ -113,8 +113,8 @@ def _resumed(rows: Sequence[Compared]) -> str:
     if not told:
         return ""
     return (
-        "Interrupted, resumed and therefore left out of the training's memory and time, since what the first part "
-        f"took is not known: {listed(told)}. "
+        "Started more than once and therefore left out of the training's memory and time, since what the part that was "
+        f"interrupted took is not known: {listed(told)}. "
     )
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from ..study.cells import RUN
 
 _ABSOLUTE = re.compile(r"(?<![\w$~./:…-])/(?:[^\s/'\"(){}\[\],:;]+/)+([^\s/'\"(){}\[\],:;]*)")
+# What a study has prepared itself, below its folder.
+_PREPARED = re.compile(r"(/.+)/data/[^/]+/[0-9a-f]{8}(?=/|$)")
 
 
 def placeless(text: str, known: Mapping[str, str] | None = None) -> str:
@@ -35,13 +37,15 @@ def placeless_record(record: Mapping[str, Any], root: Path, key: str) -> dict[st
         key: The cell's, its folder below that.
     """
     name = str(root) if not root.is_absolute() else root.name
-    known = {str(root.resolve()): name}
+    known = {str(root.resolve()): name, str(root.absolute()): name}
     words = [str(word) for word in record.get("command") or ()]
     for word in filter(Path.is_absolute, map(Path, words)):
         for end in (f"/{key}", f"/{key}/{RUN}", f"/{key}/config.py"):
             if str(word).endswith(end):
                 known[str(word).removesuffix(end)] = name
     data = Path(str((record.get("data") or {}).get("path") or ""))
+    if prepared := _PREPARED.match(str(data)):
+        known[prepared[1]] = name
     if data.is_absolute() and not any(data.is_relative_to(place) for place in known):
         known[str(data)] = f"$DYNCONV_DATA/{data.name}"
 

@@ -33,6 +33,7 @@ def metrics(read: Mapping[str, Any], folder: Path) -> Metrics:
         predictions=stored if stored is not None and stored.is_file() else None,
         pixel_accuracy=_known(read, "pixel_accuracy"),
         constant=_known(read, "constant_score"),
+        constant_pixels=_known(read, "constant_pixels"),
     )
 
 

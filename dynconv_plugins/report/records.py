@@ -43,7 +43,8 @@ class Curve:
 class Metrics:
     """What one run reached on the test set, in fractions of one.
 
-    `pixel_accuracy` is segmentation's; `constant` is the score of always naming the most frequent class.
+    `constant` is the score of always naming the most frequent class. `pixel_accuracy` is segmentation's, as is
+    `constant_pixels`, what always naming that class has of it.
     """
 
     score: float
@@ -53,6 +54,7 @@ class Metrics:
     predictions: Path | None = None
     pixel_accuracy: float | None = None
     constant: float | None = None
+    constant_pixels: float | None = None
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,16 @@ class Model:
 
 @dataclass
 class Task:
-    """One data set and recipe, on which models are compared. `asks` is whether the plan names a dynamic model."""
+    """One data set and recipe, on which models are compared.
+
+    `asks` is whether the plan names a dynamic model, `static` the networks of which it names the static one.
+    """
 
     name: str
     models: dict[str, Model] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     asks: bool = True
+    static: frozenset[str] = frozenset()
 
     @property
     def cells(self) -> list[Cell]:

@@ -12,6 +12,7 @@ from .compare import Compared, Verdict, p_value, points
 from .fields import score
 from .floor import floor
 from .records import STATIC, Study, Task
+from .same import alike
 from .sheet import WILSON, Head, Table, Value, capital, figures, listed, times
 from .statistics import resolution
 
@@ -29,7 +30,8 @@ class Answer:
     """What a task's numbers say.
 
     Attributes:
-        word: ``Yes``, ``In part``, ``Not shown``, ``No``, ``Too early to say``, ``Not asked``.
+        word: ``Yes``, ``In part``, ``Not shown``, ``No``, ``Too early to say``, ``Cannot be said`` (without
+            static twins), ``Not asked``.
         tone: ``good``, ``bad`` or ``quiet``.
         text: One or two sentences with the numbers.
         best: The dynamic model they are about; None where there is none.
@@ -83,6 +85,8 @@ def _judged(task: Task, scored: Sequence[Compared], dynamic: Sequence[Compared])
             word = "In part"
             more += f" But the highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
         return word, tone, _sentence(best) + more + rest, best
+    if all(r.verdict is Verdict.NO_TWIN for r in dynamic):
+        return "Cannot be said", "quiet", _sentence(best), best
     if not tested:
         return "Too early to say", "quiet", f"{_sentence(best)} {_more_runs(best)}".rstrip(), best
     if all(r.verdict is Verdict.WORSE for r in dynamic):
@@ -91,11 +95,11 @@ def _judged(task: Task, scored: Sequence[Compared], dynamic: Sequence[Compared])
     text = _sentence(best)
     if len(tested) > 1:
         none = f"Of {_of(tested, dynamic)}, none" if untested else "No dynamic model"
-        text = f"{none} beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}. "
-        text += _price(best)
+        text = f"{none} beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}."
+        text += f" {_price(best)}".rstrip()
     if top is not best and top not in untested:
         text += f" The highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
-    return "Not shown", "quiet", text + _blind(tested) + rest, best
+    return "Not shown", "quiet", text + _blind(task, tested) + rest, best
 
 
 def _of(tested: Sequence[Compared], dynamic: Sequence[Compared]) -> str:
@@ -117,9 +121,12 @@ def _untested(task: Task, untested: Sequence[Compared]) -> str:
     return f" Not tested: {listed([r.name for r in untested])} ({highest})."
 
 
-def _blind(tested: Sequence[Compared]) -> str:
+def _blind(task: Task, tested: Sequence[Compared]) -> str:
     """Below which mean gain the tests would have seen nothing, from the steadiest model to the most restless."""
-    halves = [resolution(r.pair.summary, r.tests) for r in tested if r.verdict is Verdict.OPEN]
+    doubles = alike(task)
+    # Holm's correction does not count the tests that are decided.
+    decided = sum(r.verdict is Verdict.WORSE and r.model.key not in doubles for r in tested)
+    halves = [resolution(r.pair.summary, r.tests - decided) for r in tested if r.verdict is Verdict.OPEN]
     # Runs that agree to the last sample say nothing about how small a gain they would show.
     seen = sorted({f"{half * 100:.1f}" for half in halves if half >= 0.0005}, key=float)
     if not seen:
@@ -140,7 +147,7 @@ def _ahead(row: Compared) -> float:
 def _sentence(row: Compared) -> str:
     # The network's name is written as its host writes it; an operator's begins a sentence.
     start = capital(row.sentence) if row.name == row.model.label else row.sentence
-    return f"{start} {_price(row)}"
+    return f"{start} {_price(row)}".rstrip()
 
 
 def _worse(tested: Sequence[Compared]) -> str:
@@ -155,12 +162,13 @@ def _worse(tested: Sequence[Compared]) -> str:
 def _price(row: Compared) -> str:
     known = [f"{times(row.ratio(what))} {name}" for what, name in RATIOS if row.ratio(what) is not None]
     if not known:
-        return "What it costs was not measured."
+        # Costs without the twin's beside them stand in their table.
+        return "" if row.model.costs else "What it costs was not measured."
     return f"It takes {known[0] if len(known) == 1 else ', '.join(known[:-1]) + ' and ' + known[-1]}."
 
 
 def _more_runs(row: Compared) -> str:
-    if row.verdict in (Verdict.NO_TWIN, Verdict.NO_SPREAD):
+    if row.verdict is Verdict.NO_SPREAD:
         return ""
     return "A test needs at least three runs of each model."
 

@@ -32,7 +32,8 @@ def recipes(tasks: Sequence[Task]) -> Table | None:
     )
     hosts = []
     for key, group in groups.items():
-        best, *others = sorted(group, key=lambda task: -_mean(task, _shared(group)))
+        shared = _shared(group)
+        best, *others = sorted(group, key=lambda task: -_mean(task, shared))
         for task in (best, *others):
             data = f"{task.fact('host')}, {task.data('name') or ''}"
             scores = [_score(task, name) for name in names]
@@ -41,9 +42,9 @@ def recipes(tasks: Sequence[Task]) -> Table | None:
     table.breaks = breaks(hosts)
     table.about = (
         "Scores on a part of the training data; the test set is not read. The best recipe comes first, by the mean of "
-        "the models that all recipes of the same host and data have been tried with. “Less the best” is the mean "
-        "difference from it over common runs, with its 95% confidence interval from three runs on, not corrected for "
-        "the number of recipes. The best of many is likely to be flattered a little."
+        "the models and runs that all recipes of the same host and data have been tried with. “Less the best” is the "
+        "mean difference from it over common runs, with its 95% confidence interval from three runs on, not corrected "
+        "for the number of recipes. The best of many is likely to be flattered a little."
     )
     return table.without_empty()
 
@@ -52,14 +53,16 @@ def _find(task: Task, name: str) -> Model | None:
     return next((m for m in task.models.values() if task.name_of(m) == name and m.results), None)
 
 
-def _shared(group: Sequence[Task]) -> set[str]:
-    """Names of the models that all tasks have results of; without any, of those that any has."""
-    found = [{task.name_of(m) for m in task.models.values() if m.results} for task in group]
+def _shared(group: Sequence[Task]) -> set[tuple[str, str]]:
+    """Models by name, and their runs, that all tasks have a result of; without any, those that any has."""
+    found = [{(task.name_of(m), unit) for m in task.models.values() for unit in m.results} for task in group]
     return set.intersection(*found) or set.union(*found)
 
 
-def _mean(task: Task, names: set[str]) -> float:
-    means = [summarise([r.score for r in m.results.values()]).mean for name in names if (m := _find(task, name))]
+def _mean(task: Task, shared: set[tuple[str, str]]) -> float:
+    """Over the models, of each one's mean over its runs."""
+    found = ([r.score for u, r in m.results.items() if (task.name_of(m), u) in shared] for m in task.models.values())
+    means = [sum(scores) / len(scores) for scores in found if scores]
     return sum(means) / len(means) if means else -math.inf
 
 

@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from .places import placeless
-from .records import DONE, Cell
+from .records import DONE, MISSING, Cell
 from .sheet import listed
+
+# Conditions by number of the run.
+_Group = dict[int, dict[str, str]]
 
 
 @dataclass(frozen=True)
@@ -38,22 +41,30 @@ def parts(data: Mapping[str, Any]) -> str | None:
     return "{}, {} training and {} test samples, {} classes".format(*values)
 
 
+def held(data: Mapping[str, Any]) -> str | None:
+    """A fingerprint of what a data set holds, in short; None where it is not known."""
+    return str(data["contents"])[:8] if data.get("contents") else None
+
+
 def named(runs: Sequence[Run]) -> tuple[dict[tuple[int, str], str], list[str]]:
     """What each task is called in the report.
 
     Tasks of one name are one where host, data, recipe, options and the networks behind the models' names agree, as far
-    as they are known. Otherwise the plan's name goes before the task's.
+    as they are known. Otherwise the plan's name goes before the task's. One that nobody has started renames no other.
 
     Returns:
         The name by number of the run and task, and a line for each name that would have stood for several tasks.
     """
-    groups: dict[str, list[dict[int, dict[str, str]]]] = {}
+    groups: dict[str, list[_Group]] = {}
+    unstarted: list[tuple[int, str]] = []
     for number, run in enumerate(runs):
         for task in dict.fromkeys(cell.task for cell, _ in run.cells):
+            if all(cell.status == MISSING for cell, _ in _of(run, task)):
+                unstarted.append((number, task))
+                continue
             ours = _conditions(run, task)
             several = groups.setdefault(task, [])
-            alike = (g for g in several if not any(_differing(ours, theirs) for theirs in g.values()))
-            group = next(alike, None)
+            group = _alike(several, ours)
             if group is None:
                 several.append(group := {})
             group[number] = ours
@@ -70,14 +81,23 @@ def named(runs: Sequence[Run]) -> tuple[dict[tuple[int, str], str], list[str]]:
             first, *others = (theirs for group in several for theirs in group.values())
             what = dict.fromkeys(what for theirs in others for what in _differing(first, theirs))
             notes.append(f"The tasks called {task} differ in {', '.join(what)} and are not one: here {listed(shown)}.")
+    for number, task in unstarted:
+        group = _alike(groups.get(task, ()), _conditions(runs[number], task))
+        other = f"{task} of {runs[number].name}" if task in groups else task
+        names[number, task] = names[min(group), task] if group else other
     return names, notes
+
+
+def _alike(groups: Iterable[_Group], ours: Mapping[str, str]) -> _Group | None:
+    return next((g for g in groups if not any(_differing(ours, theirs) for theirs in g.values())), None)
 
 
 def _conditions(run: Run, task: str) -> dict[str, str]:
     """What a task's numbers depend on, from its finished cells first."""
     made: dict[str, str] = {}
     for cell, said in sorted(_of(run, task), key=lambda pair: pair[0].status != DONE):
-        known = {k: said.get(k) for k in ("host", "recipe", "options")} | {"data": parts(said.get("data") or {})}
+        known = {k: said.get(k) for k in ("host", "recipe", "options")}
+        known |= {"data": parts(said.get("data") or {}), "what the data hold": held(said.get("data") or {})}
         if said.get("network"):
             known[f"network of {cell.model}"] = [said["network"], said.get("operator")]
         for what, value in known.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -49,8 +50,14 @@ class Cell:
 
     @property
     def column(self) -> str:
-        """The model's name within its task."""
-        return self.model.label if len(self.task.networks) == 1 else f"{self.network}-{self.model.label}"
+        """The model's name within its task: with its network's where the task has several.
+
+        A plan may gain or lose networks; what has been trained before keeps its name.
+        """
+        short, long = self.model.label, f"{self.network}-{self.model.label}"
+        usual, other = (short, long) if len(self.task.networks) == 1 else (long, short)
+        place = self.root / self.task.name
+        return other if not (place / usual).exists() and _network(place / other) == self.network else usual
 
     @property
     def key(self) -> str:
@@ -59,6 +66,14 @@ class Cell:
     @property
     def folder(self) -> Path:
         return self.root / self.key
+
+
+def _network(folder: Path) -> str | None:
+    """Whose runs a model's folder holds; None where none can be read."""
+    for path in folder.glob(f"*/{CELL}"):
+        with contextlib.suppress(Damaged):
+            return (read(path.parent) or {}).get("network")
+    return None
 
 
 def expand(plan: Plan, root: Path) -> list[Cell]:

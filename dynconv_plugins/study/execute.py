@@ -88,7 +88,7 @@ def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -
 def _facts(record: dict[str, Any], threads: int) -> dict[str, Any]:
     made = {"threads": threads, "versions": provenance.versions(), "git": provenance.git()}
     made |= {"machine": provenance.machine(), "attempts": record.get("attempts", 0) + 1, "started": _now()}
-    if record.get("attempts"):
+    if record.get("attempts") and record["host"] in hosts.CONTINUES:
         # What goes on from a checkpoint was made by these as well.
         before = {k: record[k] for k in ("started", "git", "versions", "machine") if k in record}
         made["earlier"] = [*record.get("earlier", []), before]

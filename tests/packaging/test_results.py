@@ -24,6 +24,22 @@ def rows() -> list[tuple[str, str]]:
     return made
 
 
+SAID = re.compile(r"(?i)\b(static|odconv 4x|odconv|orconv|condconv|(?:global|local) soft|hard)(?:,| has)? (\d+\.\d)\b")
+
+
+@pytest.mark.parametrize("row", range(len(rows())))
+def test_scores_are_those_of_their_models(row: int) -> None:
+    """Some row of a table in the report names the model and has the score."""
+    measured, told = rows()[row]
+    table = [line.lower() for line in told.splitlines() if line.startswith("| ")]
+    strange = [
+        f"{name} {score}"
+        for name, score in SAID.findall(measured)
+        if not any(name.lower() in line and score in NUMBER.findall(line) for line in table)
+    ]
+    assert not strange, f"{measured}: in none of the reports"
+
+
 @pytest.mark.parametrize("row", range(len(rows())))
 def test_numbers_are_those_of_the_reports(row: int) -> None:
     measured, told = rows()[row]

@@ -91,7 +91,7 @@ def test_folds_of_the_papers_networks(fabricate) -> None:
     table = runs(task)
     assert [row[0].text for row in table.rows[2:]] == ["the paper's CNN", "the paper's D-CNN"]
     assert "says neither" in published.left_open(task)
-    ours_apart = "widths and kernel sizes of our own", "|x| and |dx| as inputs", "60 epochs in all"
+    ours_apart = "widths and kernel sizes of our own", "|x| and |dx| as inputs", "twice the recipe's epochs in all"
     assert all(words in published.not_comparable(task) for words in ours_apart)
     assert "ours less the paper's" not in tables.results(task, rows).markdown(), "of other networks' numbers"
     assert len(table.heads) == 13 and table.rows[0][1].text == "50.6" and table.rows[0][1].note == "1.461"

@@ -173,7 +173,7 @@ def test_without_a_static_twin_or_costs(fabricate) -> None:
     study, task, rows = study_of(fabricate, {"odconv": STATIC, "hard": STATIC}, costs=False)
     assert {r.verdict for r in rows} == {Verdict.NO_TWIN}
     assert "no static twin of resnet18" in " ".join(caveats(study, {"task": rows})["task"])
-    assert answer(task, rows).word == "Too early to say" and budget(task, rows) is None
+    assert answer(task, rows).word == "Cannot be said" and budget(task, rows) is None
     assert [h.text for h in costs(task, rows).heads][:2] == ["Model", "memory of the training process"]
 
 

@@ -147,3 +147,17 @@ def test_fewer_cells_than_jobs_get_more_threads_each(tmp_path: Path) -> None:
 
     todo = made(tmp_path, a={**SERIES, "models": ["static", "odconv"]}).cells
     assert pool.run(todo, jobs=16, threads=8, board=Quiet(), execute=run) and seen == [4, 4]
+
+
+def test_a_network_more_or_less_keeps_what_was_trained(tmp_path: Path) -> None:
+    """The folders of a plan with one network do not name it."""
+    one, several = ({**SERIES, "networks": names} for names in (["Net1"], ["Net1", "FCN"]))
+    for first, then in ((one, several), (several, one)):
+        folder = tmp_path / str(len(first["networks"]))
+        for cell in made(folder, a=first).cells:
+            cells.update(cell.folder, status="done")
+            cells.write(cell.folder, {"score": 0.5}, cells.METRICS)
+        again = made(folder, a=then)
+        assert not again.notes
+        done = [cell.network for cell in again.cells if again.status[cell.key] == "done"]
+        assert done == ["Net1"] and len({cell.folder for cell in again.cells}) == len(then["networks"])

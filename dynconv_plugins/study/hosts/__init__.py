@@ -22,6 +22,8 @@ import importlib
 from types import ModuleType
 
 MODULES = {"timm": "images", "mmseg": "segmentation", "tsai": "series"}
+# Whose trainers go on from a checkpoint; the others start a run that was interrupted again.
+CONTINUES = ("timm", "mmseg")
 
 
 def get(host: str) -> ModuleType:

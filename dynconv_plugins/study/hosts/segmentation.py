@@ -192,7 +192,8 @@ def metrics(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "score": float(np.mean([v for v in iou.values() if v is not None])),
         "pixel_accuracy": float(intersection.sum() / truth.sum()),
-        # All pixels called the most frequent class: its share of them, divided by the number of classes.
+        # All pixels called the most frequent class: its share of them, and that divided by the number of classes.
+        "constant_pixels": float(truth.max() / truth.sum()),
         "constant_score": float(truth.max() / truth.sum() / (truth > 0).sum()),
         "loss": None,
         "per_class": iou,

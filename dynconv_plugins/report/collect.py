@@ -11,9 +11,10 @@ from ..errors import UserError
 from ..study import cells as layout
 from ..study import plan as plans
 from ..study.hosts import CONTINUES
+from .names import label_of
 from .places import placeless, placeless_record
 from .readings import costs, metrics
-from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task, label_of
+from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task
 from .sheet import listed
 from .unite import Run, held, named, parts
 from .unstarted import leave_out

@@ -12,8 +12,9 @@ from torch import nn
 
 from . import published
 from .cam import HIRES_CAM, grad_cam, last_map, resized, suited
+from .names import spelled
 from .places import placeless
-from .records import Task, spelled
+from .records import Task
 from .studio import DRAWN, INK, Picture, Studio, plt
 
 HEAT = "#d9610f"

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .. import registry
-from .records import STATIC, label_of
+from .names import label_of
+from .records import STATIC
 
 # Middle tones, in the order of the registry: each has a contrast of at least 3 to white and to the dark page, and the
 # study's own operators are furthest apart.

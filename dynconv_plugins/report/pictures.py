@@ -13,7 +13,8 @@ from ..study import hosts
 from ..study.cells import RUN
 from .attentions import Drawn, attentions
 from .grids import Grid, maps, masks, of, told
-from .records import STATIC, Model, Task, order, spelled
+from .names import order, spelled
+from .records import STATIC, Model, Task
 from .studio import Studio
 
 STILL = "no attentions to draw, for its layers do the same with every input."

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from . import published
-from .records import Task, spelled
+from .names import spelled
+from .records import Task
 from .sheet import DASH, Head, Table, Value, breaks, capital, percent
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .records import MISSING, Model, Study, Task, order, spelled
+from .names import order, spelled
+from .records import MISSING, Model, Study, Task
 from .sheet import listed
 
 

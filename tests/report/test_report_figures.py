@@ -21,7 +21,8 @@ from dynconv_plugins.report import cost_plot, figures
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.compare import compare
 from dynconv_plugins.report.looks import SHAPES, looks
-from dynconv_plugins.report.records import STATIC, label_of
+from dynconv_plugins.report.names import label_of
+from dynconv_plugins.report.records import STATIC
 from dynconv_plugins.report.studio import Studio, plt
 
 SEEDS = [0.60, 0.61, 0.62]

@@ -57,6 +57,8 @@ class Budget(Remaking):
     Source: MetaDOCK (CVPR 2022), its loss.
     """
 
+    remade = tuple(_FIRST)
+
     def __init__(self, budget: float, weight: float, sparsity: float, ramp: int, device=None) -> None:
         super().__init__()
         if not 0 <= budget <= 1 or weight < 0 or sparsity < 0 or ramp < 0:

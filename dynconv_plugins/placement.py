@@ -19,7 +19,7 @@ _STEM = re.compile(r"(^|\.)(stem|conv_stem)(\.|$)")
 # squeeze-and-excitation and its like whole; of `attn` and of the block itself, which may be self-attention, an MLP or
 # a classifier as well, what only gates have in them.
 _GATE = re.compile(
-    r"(^|\.)(se|se_early|se_layer|se_module)(\.|$)"
+    r"(^|\.)(se|se_early|se_layer|se_module|squeeze_excitation|atten_conv_layer|conv_atten)(\.|$)"
     r"|(^|\.)attn(_last)?\.(fc\w*$|conv(_attn)?$|mlp\w*\.|channel\.|spatial\.)"
     r"|(^|\.)(conv\d|block\.\d+|layers\.\d+)\.fc[12]?$"
 )
@@ -57,7 +57,8 @@ def select(model: nn.Module, where: Where) -> dict[str, nn.Module]:
         model: Any model.
         where: A name of `PLACEMENTS`, a regular expression searched in module names, or
             ``callable(name, module) -> bool``. The names, of which only ``'all'`` means gates too (the convolutions
-            of squeeze-and-excitation and the like, known by the names that timm, torchvision and mmseg give them):
+            of squeeze-and-excitation and the like, known by the names that most networks of timm, torchvision and mmseg
+            give them; those of HGNet are called what convolutions are in HGNetV2, and count as such):
 
             - ``'blocks'``: all but the stem and the shortcuts beside residual blocks (ODConv's table);
             - ``'dense_blocks'``: these without depthwise convolutions (A2D2C's table);

@@ -228,5 +228,6 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, (tuple, list, dict)):
         for item in output.values() if isinstance(output, dict) else output:
             yield from _tensors(item)
-    elif dataclasses.is_dataclass(output):
-        yield from _tensors(vars(output))
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        # One by one: `vars` knows no slots, and `asdict` copies.
+        yield from _tensors([getattr(output, field.name) for field in dataclasses.fields(output)])

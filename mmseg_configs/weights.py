@@ -30,14 +30,19 @@ def read(path: str | Path) -> dict[str, Tensor]:
     Raises:
         UserError: If the file is missing, damaged, or holds anything but weights and plain values.
     """
+    weights = stored(path)
+    own = {key.removeprefix(_SEGMENTORS): value for key, value in weights.items() if key.startswith(_SEGMENTORS)}
+    return own or weights
+
+
+def stored(path: str | Path) -> dict[str, Tensor]:
+    """As `read`, but of a segmentor the whole."""
     with torch.serialization.safe_globals(reading.logged()):
         content = contents(path)
     try:
-        weights = unwrap(content)
+        return unwrap(content)
     except UserError as e:
         raise UserError(f"checkpoint {path}: {e}") from e
-    own = {key.removeprefix(_SEGMENTORS): value for key, value in weights.items() if key.startswith(_SEGMENTORS)}
-    return own or weights
 
 
 def load_features(features: nn.Module, path: str | Path, classifier_keys: Iterable[str]) -> None:

@@ -142,9 +142,9 @@ RECIPES = {
     "study": Recipe(
         epochs=30, lr=1e-3, batch_size=32, schedule="plateau", weight_decay=0.0, holdout=0.1, patience=10, best=True
     ),
-    # For every architecture and variant. Chosen on folds of Adiac's official training series alone, with FCN, static
-    # and ODConv, by few runs of earlier versions of this package. What the plan `tuning` has found since is in
-    # docs/report/tuning; it is not finished.
+    # For every architecture and variant. Of the five that the plan `tuning` compares in four folds of Adiac's official
+    # training series, with FCN, static and ODConv, the one with the highest mean (docs/report/tuning). Only those
+    # without differences are clearly behind; the others are within what such folds can tell.
     "strong": Recipe(
         epochs=100,
         lr=5e-3,

@@ -172,8 +172,8 @@ def pretrain(
     config, twin = dict(arch_config or {}), twin_of(arch)
     theirs = {k: v for k, v in config.items() if k not in ("operator", "where", "keep_weights", "operator_args")}
     operator = config.get("operator") or getattr(arch, "operator", None) or "odconv"
-    # Aside, in all three generators (batches are drawn from Python's): the twin trains as it would without, the same
-    # for every operator of a seed.
+    # Aside, in all three generators (torch's, Python's, and NumPy's, by which tsai shuffles): the twin trains as it
+    # would without, the same for every operator of a seed.
     states = get_random_states()
     dynamic = build_ts_model(arch, dls=dls, device=dls.device, **config)
     set_random_states(**states)

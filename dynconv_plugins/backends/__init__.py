@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -29,6 +30,16 @@ BACKENDS: dict[str, ModuleType] = {
 _forced: ModuleType | None = None
 
 
+class _Here(threading.local):
+    """What one thread forces. No `ContextVar`, which older compilers break graphs at (pytorch issue 186449)."""
+
+    def __init__(self) -> None:
+        self.forced: ModuleType | None = None
+
+
+_here = _Here()
+
+
 def name_of(backend: ModuleType) -> str:
     """The name a backend is forced by."""
     return backend.__name__.rpartition(".")[2]
@@ -47,13 +58,16 @@ def check_name(name: str) -> str:
 
 @contextmanager
 def force(module: ModuleType | None) -> Iterator[None]:
-    """Forces one backend module within the block, a registered one or not; ``None`` frees the choice."""
-    global _forced
-    before, _forced = _forced, module
+    """Forces one backend module within the block and for this thread, a registered one or not.
+
+    It goes before `backend`, to which ``None`` leaves it again. Other threads may compute meanwhile: what only counts
+    or watches is none of theirs.
+    """
+    before, _here.forced = _here.forced, module
     try:
         yield
     finally:
-        _forced = before
+        _here.forced = before
 
 
 @contextmanager
@@ -67,8 +81,12 @@ def backend(name: str) -> Iterator[None]:
         UnknownName: If there is no such backend.
         ValueError: On execution, if the forced backend does not support a problem.
     """
-    with force(BACKENDS[check_name(name)]):
+    global _forced
+    before, _forced = _forced, BACKENDS[check_name(name)]
+    try:
         yield
+    finally:
+        _forced = before
 
 
 @functools.lru_cache(maxsize=4096)
@@ -88,7 +106,7 @@ def choose_backend(problem: Problem) -> ModuleType:
         UserError: If ``DYNCONV_COSTS`` names a file that holds no costs.
         ValueError: If the forced backend does not support the problem.
     """
-    chosen = _forced
+    chosen = forced = _forced if _here.forced is None else _here.forced
     if chosen is None and (name := os.environ.get("DYNCONV_BACKEND")):
         chosen = BACKENDS[check_name(name)]
     if chosen is None:
@@ -98,6 +116,6 @@ def choose_backend(problem: Problem) -> ModuleType:
         return _cheapest.__wrapped__(problem) if problem.traced else _cheapest(problem)
     reason = chosen.supports(problem)
     if reason:
-        remedy = "leave its block" if _forced else "unset DYNCONV_BACKEND"
+        remedy = "leave its block" if forced else "unset DYNCONV_BACKEND"
         raise ValueError(f"backend '{name_of(chosen)}' cannot run this: {reason}; to have one chosen, {remedy}")
     return chosen

@@ -96,7 +96,8 @@ def run(args: argparse.Namespace) -> int:
         subject = look(*words)
     try:
         layers, y = explain(subject.model, subject.x)
-    except (RuntimeError, ValueError) as e:  # an image too small for the network's strides, say
+    # An image too small for the network's strides, say, or a head that mmseg calls with more than features.
+    except (RuntimeError, TypeError, ValueError) as e:
         raise UserError(f"{subject.title}: the network cannot run on it: {str(e).splitlines()[0]}") from None
     top = subject.top(y)
     name = Path(args.model).stem if (args.model or "").endswith(".py") else args.model

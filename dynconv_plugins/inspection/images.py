@@ -49,9 +49,12 @@ def subject(
 
     if not timm.is_model(name.partition(".")[0]):
         import mmseg_configs
-        import tsai_models
 
-        if name in tsai_models.__all__:
+        try:
+            from tsai_models import __all__ as of_series
+        except UserError:  # without tsai, which they need
+            of_series = []
+        if name in of_series:
             raise UserError(f"{name} looks at a series: --series FILE.tsv or a data set, not --image")
         raise UnknownName("model", name, [*timm.list_models(), *mmseg_configs.names()])
     options, trained, weights = dict(arguments or {}), {}, None
@@ -136,7 +139,7 @@ def _of_cell(name: str | None, shot, image: Path, folder: Path, pixels: int | No
             raise UserError(f"{path} is damaged ({type(e).__name__})") from None
         x, shown = _seen(model, shot, trained, pixels)
     else:
-        x, shown = segmentors.seen(shot, pixels or record["data"]["options"]["pixels"])
+        x, shown = segmentors.seen(model, shot, pixels or record["data"]["options"]["pixels"])
         if record["data"].get("real"):
             from mmseg.datasets import PascalVOCDataset
 

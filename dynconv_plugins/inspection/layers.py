@@ -149,6 +149,6 @@ def _winners(op: DynamicConv, x: Tensor) -> np.ndarray | None:
 
 def short_name(op: DynamicConv) -> str:
     """The registry's name for a layer; of two that share a class, the one whose number of kernels fits."""
-    found = [registry.get(n) for n in registry.names() if registry.get(n).classes[op.dims] is type(op)]
+    found = [registry.get(n) for n in registry.names() if isinstance(op, registry.get(n).classes[op.dims])]
     exact = [e for e in found if e.defaults.get("num_kernels") == op.num_kernels]
     return (exact or found)[0].name if found else type(op).__name__

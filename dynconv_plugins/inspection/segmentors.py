@@ -14,8 +14,6 @@ from ..errors import UserError, require
 from .subject import Subject, fill, must_be_dynamic
 
 SAYS = "prediction, shares of the pixels"
-# Of ImageNet, in 0..255: what a config that says nothing has.
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 
 
 def named(name: str) -> bool:
@@ -48,9 +46,10 @@ def subject(
     model = segmentor(cfg, name)
     must_be_dynamic(model, name)
     if checkpoint is not None:
-        fill(model, _weights(checkpoint), checkpoint, name)
-    before = cfg.model.get("data_preprocessor") or {}
-    x, shown = seen(shot, pixels or _side(cfg, name), before.get("mean") or MEAN, before.get("std") or STD)
+        from mmseg_configs import weights
+
+        fill(model, weights.stored(checkpoint), checkpoint, name)
+    x, shown = seen(model, shot, pixels or _side(cfg, name))
     said = f"weights: {checkpoint}" if checkpoint else "weights: random, as initialised"
     return Subject(model, x, shown, f"{Path(name).stem}, {image.name}", said, _classes(cfg, name), SAYS)
 
@@ -100,21 +99,6 @@ def segmentor(cfg, name: str) -> nn.Module:
             raise UserError(f"cannot make {name}: {' '.join(str(e).split())}") from None
 
 
-def _weights(path: Path) -> Mapping[str, torch.Tensor]:
-    from mmseg_configs import reading
-
-    from ..checkpoints.reading import unwrap
-
-    try:
-        return unwrap(reading.checkpoint(path))
-    except FileNotFoundError:
-        raise UserError(f"no checkpoint {path}") from None
-    except UserError as e:
-        raise UserError(f"checkpoint {path}: {e}") from None
-    except Exception as e:  # damaged, or holding more than weights
-        raise UserError(f"checkpoint {path} cannot be read: {str(e).splitlines()[0]}") from None
-
-
 def _side(cfg, name: str) -> int:
     size = (cfg.model.get("data_preprocessor") or {}).get("size") or cfg.get("crop_size")
     if not size:
@@ -130,11 +114,16 @@ def _classes(cfg, name: str) -> list[str]:
         return []  # shapes in VOC's layout, under VOC's labels
     kind = ((cfg.get("test_dataloader") or {}).get("dataset") or {}).get("type")
     names = getattr(DATASETS.get(kind), "METAINFO", {}).get("classes", ()) if isinstance(kind, str) else ()
-    return list(names) if len(names) == cfg.model.decode_head.get("num_classes") else []
+    heads = cfg.model.decode_head
+    last = heads[-1] if isinstance(heads, list) else heads  # of a cascade the one whose output counts
+    return list(names) if len(names) == last.get("num_classes") else []
 
 
-def seen(shot, side: int, mean=MEAN, std=STD) -> tuple[torch.Tensor, np.ndarray]:
+def seen(model: nn.Module, shot, side: int) -> tuple[torch.Tensor, np.ndarray]:
     """An image as the network takes it, ``[1, 3, side, side]``, and as the eye does, in 0..1."""
-    array = np.asarray(shot.resize((side, side)), dtype=np.float32)
-    centred = (array - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
-    return torch.from_numpy(centred).permute(2, 0, 1)[None].contiguous(), array / 255
+    from mmseg.structures import SegDataSample
+
+    array = np.array(shot.resize((side, side)))
+    # As mmseg loads it, in BGR; a preprocessor that pads writes down how much.
+    loaded = {"inputs": torch.from_numpy(array).flip(2).permute(2, 0, 1)[None], "data_samples": [SegDataSample()]}
+    return model.data_preprocessor(loaded)["inputs"].float(), array.astype(np.float32) / 255

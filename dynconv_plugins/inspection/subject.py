@@ -41,8 +41,18 @@ class Subject:
     names: list[str] = field(default_factory=list)
     says: str = "prediction"
 
-    def top(self, y: Tensor) -> list[tuple[str, float]]:
-        """The likeliest classes for the output ``[1, classes]``; for ``[1, classes, H, W]`` those of most pixels."""
+    def top(self, y: Any) -> list[tuple[str, float]]:
+        """The likeliest classes for the output ``[1, classes]``; for ``[1, classes, H, W]`` those of most pixels.
+
+        Of several outputs the first is meant: the others are there for losses of their own.
+
+        Raises:
+            UserError: If it is no tensor.
+        """
+        while isinstance(y, (tuple, list)) and y:
+            y = y[0]
+        if not isinstance(y, Tensor):
+            raise UserError(f"{self.title}: the network returns no scores of classes but a {type(y).__name__}")
         if y.ndim == 4:
             found = y[0].argmax(0).flatten().bincount(minlength=y.shape[1]).float()
             shares = found / found.sum()

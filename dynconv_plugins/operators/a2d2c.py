@@ -91,6 +91,8 @@ class _A2D2C(Remaking, DynamicConv):
     Source: Zhang et al., "A2D2C: Adaptive Attention-Driven Dynamic Convolution", sections 3.2 to 3.4.
     """
 
+    remade = ("positions",)
+
     def __init__(
         self,
         *conv,

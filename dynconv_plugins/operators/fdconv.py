@@ -95,6 +95,8 @@ class _FDConv(Remaking, DynamicConv):
     Fourier disjoint weight.
     """
 
+    remade = ("bands",)
+
     def __init__(
         self,
         *conv,

@@ -50,6 +50,8 @@ class Tempered(Remaking):
     Source: Dynamic Convolution (CVPR 2020), section 3.3.
     """
 
+    remade = ("temperature",)
+
     def __init__(self, temperature: float, device=None) -> None:
         super().__init__()
         if not temperature > 0:

@@ -45,6 +45,7 @@ class _ORConv(Remaking, DynamicConv):
     """
 
     preserves_static = False
+    remade = ("turns",)
 
     def __init__(self, *conv, rotations: int | None = None, pool: str = "max", **conv_options) -> None:
         super().__init__(*conv, num_kernels=1, **conv_options)
@@ -53,18 +54,20 @@ class _ORConv(Remaking, DynamicConv):
         self.rotations = (2 if self.dims == 1 else 4) if rotations is None else rotations
         self.pool, self.combine = pool, "max" if pool == "max" else "sum"
         self.attention = NoAttention()
-        self.register_buffer("turns", self._turns(), persistent=False)
+        turns = self._turns()
+        self.register_buffer("turns", None if turns is None else turns.to(self.weight), persistent=False)
 
     def _turns(self) -> Tensor | None:
         """What is multiplied onto the taps, ``[R, taps, taps]``, for the mean one matrix; nothing for one tap."""
         matrices = rotation_matrices(self.kernel_size, self.rotations)
         if matrices.shape[-1] == 1:
             return None
-        return (matrices if self.pool == "max" else matrices.mean(0, keepdim=True)).to(self.weight)
+        return matrices if self.pool == "max" else matrices.mean(0, keepdim=True)
 
     def remake(self, name: str, before: Tensor | None) -> Tensor:
         """The matrices are made anew after every cast, which would keep the old rounding."""
-        return self._turns()
+        # Not as the weight: where that is pruned or parametrized, it may be stale until the next forward.
+        return self._turns().to(self.turns.dtype)
 
     @property
     def kernels(self) -> Tensor:

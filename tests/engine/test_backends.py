@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 import torch
 from problems import ALL, CASES, Case, geometry, inputs, problem
 
 import dynconv_plugins as dc
-from dynconv_plugins.backends import BACKENDS, choose_backend, name_of
+from dynconv_plugins.backends import BACKENDS, choose_backend, force, gemm, grouped, name_of
 
 # `fused` runs on GPUs; test_fused.py holds it to the same.
 FAST = [name for name in BACKENDS if name not in ("reference", "fused")]
@@ -62,6 +64,33 @@ def test_a_forced_backend_reaches_other_threads():
         thread.start()
         thread.join()
     assert seen == [BACKENDS["gemm"]]
+
+
+def test_a_forced_module_stays_in_its_thread():
+    """In blocks that overlap, of which the first to begin is the first to end."""
+    here, there, asked = ExitStack(), ExitStack(), problem(CASES[0])
+    with ThreadPoolExecutor(1) as other, dc.backend("reference"):
+        here.enter_context(force(gemm))
+        other.submit(there.enter_context, force(grouped)).result()
+        assert [choose_backend(asked), other.submit(choose_backend, asked).result()] == [gemm, grouped]
+        here.close()
+        other.submit(there.close).result()
+        left = [choose_backend(asked), other.submit(choose_backend, asked).result()]
+    assert left == [BACKENDS["reference"]] * 2
+
+
+def test_compiled_code_follows_its_own_thread():
+    graphs, op, x = [], dc.ODConv2d(4, 4, 3).eval(), torch.randn(2, 4, 5, 5)
+    torch._dynamo.reset()
+    compiled = torch.compile(op, backend=lambda graph, _: graphs.append(graph) or graph, fullgraph=True)
+    with ThreadPoolExecutor(1) as other:
+        compiled(x)
+        with force(grouped):
+            other.submit(compiled, x).result()
+            assert len(graphs) == 1, "compiled again for what another thread forces"
+            compiled(x)
+        compiled(x)
+    assert len(graphs) == 2
 
 
 def test_what_a_forced_backend_cannot_run_says_how_it_was_forced(monkeypatch):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from problems import Case, geometry, inputs
 from torch import nn
 
 import dynconv_plugins as dc
+from dynconv_plugins.inspection.costs import macs
 
 pytest.importorskip("fvcore", reason="fvcore comes with the study extra")
 
@@ -55,3 +58,14 @@ def test_static_convolutions_with_named_padding(padding):
     conv = nn.Conv2d(C_IN, C_OUT, 3, padding=padding)
     positions = conv(torch.zeros(1, C_IN, 6, 5))[0, 0].numel()
     assert dc.complexity(conv, (2, C_IN, 6, 5)).macs == 2 * N * positions
+
+
+@pytest.mark.parametrize("look", [dc.complexity, dc.explain_backends, macs])
+def test_other_threads_compute_meanwhile(look):
+    """What is looked at counts, or is watched, in the thread that looks."""
+    looked_at, served, x = dc.ODConv2d(6, 4, 3).eval(), dc.ODConv2d(6, 4, 3).eval(), torch.randn(2, 6, 5, 5)
+    alone, want, outputs = look(looked_at, (1, 6, 5, 5)), served(x), []
+    with ThreadPoolExecutor(1) as other:
+        looked_at.register_forward_pre_hook(lambda *_: outputs.append(other.submit(served, x).result()))
+        assert look(looked_at, (1, 6, 5, 5)) == alone
+    assert outputs and all(torch.equal(y, want) for y in outputs)

@@ -113,6 +113,21 @@ def test_gates_of_torchvision():
     assert len(names(model, "blocks")) == len(names(model, "all")) - len(convs) - 1
 
 
+def test_gates_of_maxvit():
+    with torch.device("meta"):
+        model = torchvision.models.maxvit_t()
+    gates = [n for n in names(model, "all") if n.endswith((".fc1", ".fc2"))]
+    assert gates and not set(gates) & set(names(model, "body"))
+    assert len(names(model, "body")) == len(names(model, "all")) - len(gates) - 2  # of the stem
+
+
+def test_gates_of_bisenet():
+    modules = pytest.importorskip("mmseg.models.backbones.bisenetv1", reason="mmseg comes with the mmseg extra")
+    arm, ffm = modules.AttentionRefinementModule(8, 4), modules.FeatureFusionModule(8, 4)
+    model = nn.ModuleDict({"stem": nn.Conv2d(3, 8, 3), "arm": arm, "ffm": ffm})
+    assert names(model, "blocks") == ["arm.conv_layer.conv", "ffm.conv1.conv"]
+
+
 def test_gates_do_not_make_a_block():
     block = nn.ModuleDict({"conv1": nn.Conv2d(4, 4, 3), "conv2": nn.ModuleDict({"conv": nn.Conv2d(4, 4, 3)})})
     block["conv2"]["fc1"], block["se"] = nn.Conv2d(4, 1, 1), nn.ModuleDict({"fc1": nn.Conv2d(4, 1, 1)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -282,3 +283,10 @@ def test_a_mistake_is_one_line_and_nothing_is_written(tmp_path, image, which, mo
     assert {p: p.stat().st_size for p in tmp_path.rglob("*")} == before
     if which == "unknown model":
         assert isinstance(caught.value, UnknownName)
+
+
+def test_an_unknown_name_is_said_to_be_one_without_tsai(image, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tsai", None)  # which is how Python remembers that there is none
+    monkeypatch.delitem(sys.modules, "tsai_models", raising=False)
+    with pytest.raises(UnknownName, match="did you mean resnet18_odconv"):
+        subject("resnet18_odcon", image)

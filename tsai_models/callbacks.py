@@ -7,7 +7,9 @@ from functools import partial
 
 from fastai.callback.core import Callback
 from fastai.callback.tracker import TrackerCallback
+from fastai.callback.training import GradientAccumulation
 from fastai.learner import Learner, ValueMetric
+from fastai.torch_core import find_bs
 from tqdm.auto import tqdm
 
 import dynconv_plugins as dc
@@ -80,8 +82,9 @@ class _EpochMean(ValueMetric):
 class BudgetCallback(Callback):
     """Logs ``mask_rate`` and ``budget_loss`` beside the learner's metrics: means over an epoch and the hard operators.
 
-    The budget's gradient needs no callback, see :class:`dynconv_plugins.budget.Budget`, but for ``to_fp16``: this one
-    scales it as fastai's gradient scaler does the loss. It does nothing in a model without hard operators.
+    The budget's gradient needs no callback, see :class:`dynconv_plugins.budget.Budget`, but for ``to_fp16`` and
+    ``GradientAccumulation``: this one scales it as fastai does the loss. It does nothing in a model without hard
+    operators.
     """
 
     order = 20  # after MixedPrecision, whose scaler is used, and before the recorder, which reads names
@@ -100,7 +103,11 @@ class BudgetCallback(Callback):
     def before_batch(self) -> None:
         if self.training and self.sums:
             scaler = getattr(self.learn, "scaler", None)
-            dc.set_loss_scale(self.learn.model, 1.0 if scaler is None else scaler.get_scale())
+            scale = 1.0 if scaler is None else scaler.get_scale()
+            for cb in self.learn.cbs:
+                if isinstance(cb, GradientAccumulation):
+                    scale *= find_bs(self.learn.yb) / cb.n_acc
+            dc.set_loss_scale(self.learn.model, scale)
 
     def after_batch(self) -> None:
         if self.training and self.sums:

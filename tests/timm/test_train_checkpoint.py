@@ -19,7 +19,7 @@ from dynconv_plugins.errors import UserError
 from dynconv_plugins.locking import sole
 from timm_models.train.checkpoint import write
 from timm_models.train.cli import main
-from timm_models.train.resume import load_weights
+from timm_models.train.resume import find, load_weights, place
 
 FLAGS = (*DYNAMIC, *SMALL, "--batch-size", 4, "--epochs", 3, "--lr", 0.02, "--model-ema", "--recovery-interval", 2)
 
@@ -192,3 +192,40 @@ def test_no_space_left(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No space left on device; the previous ones are intact"):
         write({"weights": torch.zeros(10)}, tmp_path / "full")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_left_behind_is_not_gone_on_from(folder: Path, finished: Path, copy: Path, monkeypatch) -> None:
+    """Also `last` and `model_best`, until the new course has its own."""
+
+    def stopped(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("timm_models.train.epochs.train_epoch", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(
+            folder,
+            *("--output", copy.parent, "--experiment", copy.name),
+            *("--resume", copy / "last.pth.tar", "--start-epoch", 1),
+        )
+    found = find("auto", copy)
+    assert found is None or place(found[1]) <= (1, 0)
+    assert (copy / "superseded" / "last.pth.tar").exists()
+
+
+def test_what_is_no_number_is_not_the_best(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    rows = iter({"loss": loss, "top1": 1.0, "top5": 1.0} for loss in (float("nan"), 2.0, 3.0))
+    monkeypatch.setattr("timm_models.train.epochs._validate", lambda job: next(rows))
+    train(folder, "--output", tmp_path, "--experiment", "nan", "--eval-metric", "loss", "--temperature-epochs", 0)
+    assert load(tmp_path / "nan" / "model_best.pth.tar")["epoch"] == 1
+
+
+def test_another_metric_does_not_rank_by_the_old_one(folder: Path, finished: Path, copy: Path, tmp_path: Path) -> None:
+    words = ("--resume", copy / "checkpoint-1.pth.tar", "--eval-metric", "loss")
+    with pytest.raises(UserError, match="ranks its checkpoints by --eval-metric top1"):
+        train(folder, "--output", copy.parent, "--experiment", copy.name, *words)
+    train(folder, "--output", tmp_path, "--experiment", "new", *words)
+
+
+def test_automatic_resumption_needs_a_name(folder: Path) -> None:
+    with pytest.raises(UserError, match="--experiment NAME"):
+        train(folder, "--resume", "auto")

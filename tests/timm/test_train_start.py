@@ -20,6 +20,8 @@ from dynconv_plugins.errors import UserError
 from timm_models.train.args import parse
 from timm_models.train.build import make_model, make_temperature
 from timm_models.train.epochs import _finish_training
+from timm_models.train.restore import _restore_schedule
+from timm_models.train.state import Progress
 from timm_models.train.world import World
 
 NETWORK = {"num_classes": 3, "small_stem": True, "channels": (8, 16, 16, 32)}
@@ -165,3 +167,15 @@ def test_an_average_on_the_cpu_is_not_exchanged() -> None:
             _finish_training(job)
     finally:
         torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_first_epoch_that_goes_on_has_the_rate_it_had(epoch: int) -> None:
+    """Nobody has stepped the schedule before the first epoch ends; noise would change its rate."""
+    stepped = []
+    scheduler = SimpleNamespace(step=stepped.append)
+    job = SimpleNamespace(
+        progress=Progress(epoch=epoch, batch=1), scheduler=scheduler, args=SimpleNamespace(sched_on_updates=False)
+    )
+    _restore_schedule(job)
+    assert stepped == [2] * (epoch > 0)

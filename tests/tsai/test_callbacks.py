@@ -2,6 +2,7 @@
 
 import pytest
 from fastai.callback.core import Callback
+from fastai.callback.training import GradientAccumulation
 from fastai.metrics import accuracy
 from tsai.learner import ts_learner
 
@@ -123,6 +124,13 @@ def test_budget_is_logged_beside_the_metrics(hard):
     assert [m.name for m in hard.metrics] == ["accuracy"] and len(hard.validate()) == 2
     hard.fit(1)
     assert len(hard.recorder.values) == 1 and len(hard.recorder.values[0]) == 5
+
+
+def test_the_budget_is_accumulated_as_the_loss_is(hard, monkeypatch):
+    scales = []
+    monkeypatch.setattr("tsai_models.callbacks.dc.set_loss_scale", lambda model, scale: scales.append(scale))
+    hard.fit(1, cbs=GradientAccumulation(48))
+    assert scales == [12 / 48] * 3
 
 
 class Fails(Callback):

@@ -109,6 +109,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def _check(args: argparse.Namespace) -> None:
     if not args.data_dir:
         raise UserError("no data: give the folder that holds the splits, e.g. train data/tiny --model resnet18_odconv")
+    if args.resume == "auto" and not args.experiment:
+        raise UserError("--resume auto needs the run's name: --experiment NAME, or -c FOLDER/args.yaml")
     for must, good, names in _RANGES:
         for name in names:
             value = getattr(args, name)

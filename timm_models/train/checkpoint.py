@@ -7,7 +7,9 @@ A checkpoint appears under its name when all of it is on the disk, or not at all
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -18,6 +20,9 @@ import torch
 from timm.utils import CheckpointSaver
 
 from dynconv_plugins.errors import UserError
+
+from .resume import place as place_of
+from .resume import read
 
 # It lists every checkpoint it keeps after each epoch.
 logging.getLogger("timm.utils.checkpoint_saver").setLevel(logging.WARNING)
@@ -59,6 +64,11 @@ def replace(source: str | os.PathLike, target: str | os.PathLike) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def rankable(metric: float | None) -> float | None:
+    """A metric by which timm's saver can rank: to it nothing is better than what is not a number."""
+    return None if metric is None or math.isnan(metric) else metric
 
 
 class Saver(CheckpointSaver):
@@ -140,7 +150,7 @@ class Saver(CheckpointSaver):
             (folder / f"{left}{self.extension}").unlink(missing_ok=True)
         # That of an epoch, not of a place inside one.
         if "trainer" in state and state["epoch"] < min(place[0], state["trainer"]["epoch"]):
-            self.save_checkpoint(state["epoch"], state.get("metric") if state["epoch"] >= first else None)
+            self.save_checkpoint(state["epoch"], rankable(state.get("metric")) if state["epoch"] >= first else None)
 
     def _unrank(self, first: int) -> None:
         """Takes the metric from checkpoints of epochs before `first`: any that is ranked is better."""
@@ -161,6 +171,12 @@ class Saver(CheckpointSaver):
                 replace(file, folder / "superseded" / file.name)
             elif prefix == self.recovery_prefix:
                 recoveries.append((ordinal, str(file)))
+        for name in ("last", "model_best"):
+            file = folder / f"{name}{self.extension}"
+            with contextlib.suppress(UserError):  # a damaged one is written anew
+                if file.exists() and place_of(read(file, verify=False)) > (place[0], 0):
+                    (folder / "superseded").mkdir(exist_ok=True)
+                    replace(file, folder / "superseded" / file.name)
         kept = [file for _, file in sorted(recoveries)]
         for file in kept[:-2]:
             Path(file).unlink(missing_ok=True)

@@ -32,7 +32,7 @@ from .checkpoint import Saver
 from .epochs import run_epochs
 from .job import Job, Stopped, StopRequest
 from .restore import restore, start_at
-from .resume import find
+from .resume import check_metric, find
 from .state import Progress
 from .world import World, join
 
@@ -157,6 +157,7 @@ def _prepare(args: argparse.Namespace, world: World, stop: StopRequest, held: Ex
     folder = _name_folder(args, config)
     found = find(args.resume, folder) if args.resume else None
     if found is not None:
+        check_metric(found[1], found[0], folder, args.eval_metric)
         restore(job, *found)
     elif args.start_epoch:
         start_at(job, args.start_epoch)

@@ -14,6 +14,7 @@ from timm import utils
 from dynconv_plugins.errors import require
 
 from .build import plateau_state
+from .checkpoint import rankable
 from .job import Job
 from .loop import evaluate, lr_of, train_epoch
 from .restore import set_temperatures
@@ -50,7 +51,7 @@ def run_epochs(job: Job, folder: Path) -> None:
             progress.next_epoch()
             if world.primary:
                 _record(row, folder, board, time.monotonic() - started)
-                job.saver.save_checkpoint(row["epoch"], metric=metric)
+                job.saver.save_checkpoint(row["epoch"], metric=rankable(metric))
             if world.any(job.stop.signum > 0):
                 job.stop_now(save=False)
     finally:

@@ -106,7 +106,7 @@ def _schedule(add: Add) -> None:
     add("--epochs", type=int, default=300, metavar="N", help="epochs to train")
     add("--start-epoch", type=int, default=None, metavar="N", help="override the first epoch, counted from 0")
     add("--decay-milestones", type=int, nargs="+", default=[90, 180, 270], metavar="N", help="epochs, for multistep")
-    add("--decay-epochs", type=float, default=90, metavar="N", help="epochs between decays")
+    add("--decay-epochs", type=float, metavar="N", help="epochs between decays, or of wsd's decay (default: timm's)")
     add("--warmup-epochs", type=int, default=5, metavar="N", help="epochs of warm-up")
     add("--warmup-prefix", help="do not count warm-up in the schedule")
     add("--cooldown-epochs", type=int, default=0, metavar="N", help="epochs at --min-lr at the end")

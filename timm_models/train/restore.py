@@ -108,7 +108,7 @@ def _restore_schedule(job: Job) -> None:
     if args.sched_on_updates:
         done = -(-progress.batch // args.grad_accum_steps)
         scheduler.step_update(progress.epoch * job.updates_per_epoch + done)
-    else:
+    elif progress.epoch:  # a run that was not interrupted begins with what the scheduler's constructor sets
         scheduler.step(progress.epoch)
 
 

@@ -113,6 +113,16 @@ def check_arch(state: dict[str, Any], path: Path, model: str) -> None:
         raise UserError(f"{path} holds {arch}, but the model is {model}: give --model {arch}, or another checkpoint")
 
 
+def check_metric(state: dict[str, Any], path: Path, folder: Path, metric: str) -> None:
+    """Raises a UserError if the run that goes on in its own `folder` has ranked its checkpoints by another metric."""
+    then = state.get("args") if isinstance(state.get("args"), dict) else {}
+    if path.parent.resolve() == folder.resolve() and (by := then.get("eval_metric", metric)) != metric:
+        raise UserError(
+            f"{folder} ranks its checkpoints by --eval-metric {by}: go on with that, or with --resume {path} in "
+            "another --experiment"
+        )
+
+
 def load_weights(module: torch.nn.Module, weights: dict[str, Any], path: Path) -> None:
     """Loads `weights` into `module`.
 

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .problem import transforming
 from .recompute import backward_pass
 from .remaking import Remaking
 
@@ -39,6 +40,7 @@ class Budget(Remaking):
 
     Where several processes train one model the mean is that over all their samples, as one process with the whole
     batch would have it: each training forward then exchanges one number per operator, so all ranks have to run it.
+    ``nn.DataParallel`` adds up what each of its n devices contributes: once, ``set_loss_scale(model, 1 / n)``.
 
     Reentrant activation checkpointing has no gradient in its forward, so that the ramp does not advance there: use
     ``use_reentrant=False``.
@@ -96,7 +98,7 @@ class Budget(Remaking):
 
     def _note(self, **values: Tensor) -> None:
         """Sets buffers."""
-        if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        if transforming():
             return  # a function's transform must leave no traces
         for name, value in values.items():
             if torch.compiler.is_compiling():
@@ -136,7 +138,8 @@ def set_loss_scale(model: nn.Module, scale: float) -> None:
 
     Args:
         model: With hard operators or without.
-        scale: A float16 gradient scaler's value, divided by the number of batches that gradients are accumulated over.
+        scale: A float16 gradient scaler's value, divided by the number of batches that gradients are accumulated over
+            and by that of the devices of ``nn.DataParallel``.
     """
     for module in _budgets(model):
         module.loss_scale.fill_(scale)

@@ -21,8 +21,8 @@ def update_bn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) ->
     Args:
         model: Left in the mode it was in; and as it was, if a batch fails.
         batches: Inputs of the model, ``x`` or ``(x, ...)`` of which x is taken, on its device and as large as memory
-            allows; all count alike. Of a batch of one, an attention head's norm takes nothing; one that nothing reached
-            keeps its statistics.
+            allows; all count alike. Of a batch of one, an attention head's norm takes nothing and normalises by what it
+            had; one that nothing reached keeps its statistics.
 
     Source: Wu and Johnson, Rethinking "Batch" in BatchNorm (2021), section 3 ("precise" batch norm).
     """
@@ -34,8 +34,11 @@ def update_bn(model: nn.Module, batches: Iterable[Tensor | Sequence[Tensor]]) ->
     try:
         for norm in norms:
             norm.train()
-            norm.reset_running_stats()
             norm.momentum = None  # torch's cumulative average
+            # The first batch replaces all that was there; until then a batch of one is normalised by it.
+            norm.num_batches_tracked.zero_()
+            for buffer, first in ((norm.running_mean, 0.0), (norm.running_var, 1.0)):
+                buffer.nan_to_num_(first, first, first)  # the factor of zero would not replace these
         for batch in batches:
             model(batch[0] if isinstance(batch, (tuple, list)) else batch)
         finished = True

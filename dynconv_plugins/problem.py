@@ -48,6 +48,11 @@ def out_size_of(
     return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in every)
 
 
+def transforming() -> bool:
+    """Whether torch.func's grad, vmap and the like are at work; what exporters do of their own is not meant."""
+    return not torch.compiler.is_exporting() and torch._C._are_functorch_transforms_active()
+
+
 @dataclass(frozen=True)
 class Problem:
     """Shapes and circumstances of one call; everything the choice of a backend may depend on.
@@ -114,6 +119,10 @@ class Problem:
             )
         kernels, c_out, c_in_g, *kernel_size = weight.shape
         batch, c_in, *size = x.shape
+        if min(kernels, c_in, c_out, *kernel_size) < 1:
+            raise ValueError(
+                f"a layer needs kernels, channels and taps, got x {list(x.shape)} and weight {list(weight.shape)}"
+            )
         if c_in != c_in_g * groups or c_out % groups:
             raise ValueError(
                 f"x has {c_in} channels, but weight {list(weight.shape)} with groups={groups} expects "
@@ -140,8 +149,8 @@ class Problem:
                 raise ValueError(f"the {name} attention must be {list(shape)}, got {list(factor.shape)}")
         tensors = (x, weight, *(t for t in attention if t is not None))
         compiling = torch.compiler.is_compiling()
-        # By torch.func, whose grad, vmap and the like know torch's operations, not ours, and no memory formats.
-        transformed = not compiling and (torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
+        # Transforms know torch's operations, not ours, and no memory formats. The level is that of eager forward mode.
+        transformed = transforming() or (not compiling and forward_ad._current_level >= 0)
         last = {2: torch.channels_last, 3: torch.channels_last_3d}.get(dims)
         return cls(
             batch=batch,

@@ -14,6 +14,7 @@ from torch import nn
 
 from .convert import operators_in
 from .operators.base import DynamicConv
+from .problem import transforming
 from .recompute import backward_pass
 
 
@@ -38,10 +39,13 @@ def has_learned(operator: DynamicConv) -> bool:
     Trained attention is used to its temperature, and would forget at another; what was converted from a static network
     computes the same at any.
     """
-    neutral = copy.deepcopy(operator.attention)
-    neutral.neutralise()
-    pairs = zip(neutral.state_dict().values(), operator.attention.state_dict().values(), strict=True)
-    return not all(torch.equal(a, b) for a, b in pairs) or bool((operator.stacked != operator.stacked[:1]).any())
+    with torch.random.fork_rng(devices=[]):
+        now, neutral, again = (copy.deepcopy(operator.attention).cpu() for _ in range(3))
+        neutral.neutralise(), again.neutralise()
+    # What comes out differently each time is drawn, and tells nothing.
+    states = zip(*(attention.state_dict().values() for attention in (now, neutral, again)), strict=True)
+    trained = any(torch.equal(first, second) and not torch.equal(value, first) for value, first, second in states)
+    return trained or bool((operator.stacked != operator.stacked[:1]).any())
 
 
 @dataclass(frozen=True)
@@ -120,4 +124,4 @@ def _lower(model: nn.Module, _inputs) -> None:
 def _may_write() -> bool:
     """Whether a forward for evaluation may set buffers: no trace that is kept, and no transform of a function."""
     kept = torch.jit.is_tracing() or torch.compiler.is_exporting()
-    return not kept and (torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active())
+    return not kept and not transforming()

@@ -23,6 +23,10 @@ def cost(problem: Problem) -> float:
 
 def run(x: Tensor, weight: Tensor, attention, problem: Problem) -> Tensor:
     """``y_b = f_b * sum_k a_bk * conv(c_b * x_b, s_b * W_k)``, or with ``max_k`` for the sum, written out."""
+    if not problem.batch:
+        # Nothing to stack; every argument still has a gradient, zero.
+        nothing = sum(t.sum() for t in (x, weight, *attention) if t is not None)
+        return nothing.expand(0, problem.c_out, *problem.out_size)
     samples = []
     for b in range(problem.batch):
         xb = x[b : b + 1]

@@ -66,7 +66,8 @@ def fused_backward(
     factors, shape = [kernel, spatial, input, output], Geometry.of(stride, padding, dilation)
     grads: list[Tensor | None] = [None] * 6
     if needs[0]:
-        grads[0] = torch.empty_like(x)
+        # Not in x's strides: where a sample is spread too far for 32 bits, `geometry.maps` makes a copy.
+        grads[0] = geometry.result_like(x, x.shape)
         launch.backward_input(grad, weight, factors, shape, grads[0])
     if any(needs[1:]):
         grads[1:] = launch.backward_factors(x, grad, weight, factors, shape, needs[1:])
@@ -94,7 +95,10 @@ def _(x, weight, kernel, spatial, input, output, stride, padding, dilation):
 @fused_backward.register_fake
 def _(grad, x, weight, kernel, spatial, input, output, stride, padding, dilation, needs):
     inputs = (x, weight, kernel, spatial, input, output)
-    return [torch.empty_like(t) if need else x.new_empty(0) for t, need in zip(inputs, needs, strict=True)]
+    grads = [torch.empty_like(t) if need else x.new_empty(0) for t, need in zip(inputs, needs, strict=True)]
+    if needs[0]:
+        grads[0] = geometry.result_like(x, x.shape)
+    return grads
 
 
 def _setup_context(ctx, inputs, output) -> None:

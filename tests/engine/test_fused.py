@@ -79,6 +79,14 @@ def test_layouts(layout):
     assert_close(run(case, prepare=prepare), run(case, torch.float64, reference, prepare), 1e-5)
 
 
+def test_samples_that_are_spread_too_far_for_32_bits(monkeypatch):
+    """As with the batch inside the channels: what is read is copied, and what is written must not be."""
+    monkeypatch.setattr("dynconv_plugins.kernels.geometry._LARGEST", 18 * 8 * 7)  # values of one sample's output
+    case = replace(K4, batch=3)
+    got = run(case, prepare=lambda x: x.transpose(0, 1).contiguous().transpose(0, 1))
+    assert_close(got, run(case, torch.float64, reference), 1e-5)
+
+
 def test_memory_format_is_kept():
     x, weight, attention, _ = (t.to(DEVICE) if isinstance(t, torch.Tensor) else t for t in inputs(K4, torch.float32))
     attention = dc.Attention(*(t.detach().to(DEVICE) for t in attention))

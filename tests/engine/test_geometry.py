@@ -29,6 +29,16 @@ def test_geometry_is_refused_whatever_the_backend(backend, options, monkeypatch)
         dc.dynamic_conv(torch.randn(2, 3, 5, 5), torch.randn(1, 4, 3, 3, 3), dc.Attention(), **options)
 
 
+@pytest.mark.parametrize("backend", [*BACKENDS, None])
+@pytest.mark.parametrize("shape", [(0, 4, 3, 3, 3), (2, 0, 3, 3, 3), (2, 4, 0, 3, 3), (2, 4, 3, 0, 3)], ids=str)
+def test_layers_without_kernels_channels_or_taps_are_refused(backend, shape, monkeypatch):
+    """Of which the compiled backend would divide by zero, and end the process."""
+    monkeypatch.setenv("DYNCONV_BACKEND", backend or "")
+    with pytest.raises(ValueError, match="a layer needs kernels, channels and taps") as error:
+        dc.dynamic_conv(torch.randn(2, shape[2], 5, 5), torch.empty(shape), dc.Attention())
+    assert "\n" not in str(error.value)
+
+
 def test_integers_of_numpy():
     op = dc.ODConv2d(8, 6, np.int64(3), stride=(np.int64(2), 1), padding=np.int32(1))
     assert (op.kernel_size, op.stride, op.padding) == ((3, 3), (2, 1), (1, 1))

@@ -91,3 +91,34 @@ def test_what_no_batch_reaches_keeps_its_statistics():
     assert torch.equal(model[1].running_mean, trunk)
     dc.update_bn(nn.Linear(2, 2), [torch.randn(1, 2)])
     dc.update_bn(nn.BatchNorm1d(2, track_running_stats=False), [torch.randn(4, 2)])
+
+
+def trained_head():
+    """A network whose attention head has statistics of its own, and a list of what its trunk's norm sees."""
+    model, seen = network(), []
+    with torch.no_grad():
+        for norm in (m for m in model[0].modules() if isinstance(m, nn.BatchNorm1d)):
+            norm.running_mean.normal_()
+            norm.running_var.uniform_(0.01, 0.1)
+    model[1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    return model, seen
+
+
+def test_batches_of_one_meet_the_head_as_it_was():
+    model, seen = trained_head()
+    batches = torch.randn(3, 1, 3, 6, 6)
+    dc.update_bn(model, batches)
+    want = model[0].eval()(batches[:, 0])
+    torch.testing.assert_close(torch.cat(seen), want)
+    torch.testing.assert_close(model[1].running_mean, want.mean((0, 2, 3)))
+
+
+@pytest.mark.parametrize("broken", [torch.nan, torch.inf])
+def test_statistics_that_are_no_numbers_are_replaced(broken):
+    model, want = network(), network()
+    batches = torch.randn(2, 8, 3, 6, 6)
+    for norm in (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+        norm.running_mean.fill_(broken), norm.running_var.fill_(broken)
+    dc.update_bn(model, batches), dc.update_bn(want, batches)
+    for got, value in zip(model.buffers(), want.buffers(), strict=True):
+        torch.testing.assert_close(got, value)

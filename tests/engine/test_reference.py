@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -60,3 +61,14 @@ def test_reference_is_the_equation(case):
     with dc.backend("reference"):
         y = dc.dynamic_conv(x, weight, attention, bias=bias, **geometry(case))
     torch.testing.assert_close(y.detach(), equation(case), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("case", SMALL, ids=str)
+def test_an_empty_batch(case):
+    """Every argument has its gradient, zero."""
+    x, weight, attention, bias = inputs(replace(case, batch=0))
+    with dc.backend("reference"):
+        y = dc.dynamic_conv(x, weight, attention, bias=bias, **geometry(case))
+    assert y.shape == (0, case.c_out, *problem(case).out_size)
+    leaves = [x, weight, *(t for t in attention if t is not None)]
+    assert not any(grad.any() for grad in torch.autograd.grad(y.sum(), leaves))

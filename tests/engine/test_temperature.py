@@ -147,3 +147,18 @@ def test_has_learned():
     with torch.no_grad():
         fresh.attention.heads.bias[0] = 1.0
     assert has_learned(fresh)
+
+
+@pytest.mark.parametrize("name", dc.registry.names())
+def test_what_was_converted_has_not_learned(name):
+    """Even where the neutral attention is drawn, as condconv's and hard's; and what is drawn next stays the same."""
+    fresh = dc.dynamize(nn.Conv2d(3, 4, 3), name, where="all")
+    state = torch.get_rng_state()
+    assert not has_learned(fresh) and torch.equal(torch.get_rng_state(), state)
+
+
+def test_routing_that_depends_on_the_input_has_learned():
+    op = dc.dynamize(nn.Conv2d(3, 4, 3), "condconv", where="all")
+    with torch.no_grad():
+        op.attention.routing.weight[0] = 1.0
+    assert has_learned(op)

@@ -82,6 +82,24 @@ def test_second_derivatives_of_every_attention():
         assert x.grad.isfinite().all(), name
 
 
+@pytest.mark.parametrize("annealing", [False, True])
+def test_compiled_gradients_of_a_functional_call(annealing):
+    """What torch.func does not see into is left out where a compiler traces the transform, too."""
+    op, x = build("odconv").eval(), data()
+    if annealing:
+        dc.anneal(op).eval()
+    parameters = dict(op.named_parameters())
+
+    def loss(parameters, x):
+        return functional_call(op, parameters, (x,)).sin().sum()
+
+    torch._dynamo.reset()
+    together = torch.compile(grad(loss), backend="eager", fullgraph=True)(parameters, x)
+    op(x).sin().sum().backward()
+    for key, value in parameters.items():
+        torch.testing.assert_close(together[key], value.grad, msg=key)
+
+
 def test_gradients_of_hard_attention_in_training():
     op, x = build("hard").train(), data()
     parameters = dict(op.named_parameters())
@@ -93,4 +111,6 @@ def test_gradients_of_hard_attention_in_training():
     apart = vmap(grad(loss), (None, 0))(parameters, x[:, None])
     for key, value in apart.items():
         torch.testing.assert_close(value[1], grad(loss)(parameters, x[1:2])[key], msg=key)
+    torch._dynamo.reset()
+    torch.compile(grad(loss), backend="aot_eager", fullgraph=True)(parameters, x)
     assert all(module.step == 0 for module in op.modules() if isinstance(module, Budget))

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -22,7 +23,7 @@ class ExactCheckpointHook(CheckpointHook):
     mmengine saves first and validates then: a training resumed from there has never seen that validation, so that
     schedules and early stopping which watch it count differently. The states of the random generators are saved too,
     which mmengine does not; with data loaders that run in the main process (``num_workers=0``) the augmentation goes on
-    where it was.
+    where it was. Each process goes on with its own, where as many train as before.
 
     Args:
         interval: Epochs between two checkpoints; by default there is one after each validation, and after the last
@@ -31,12 +32,15 @@ class ExactCheckpointHook(CheckpointHook):
     """
 
     _due: bool | None = None  # None: no validation of a training is under way
+    _states: list[dict[str, Any]] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Sets the generators of a resumed training; nothing is drawn between here and the first sample."""
         super().before_train(runner)
-        if getattr(self, "_resumed", None) is not None:
-            _restore(self._resumed)
+        states = getattr(self, "_resumed", None) or []
+        states = [states] if isinstance(states, dict) else states  # of one process, in older checkpoints
+        if len(states) == get_world_size():
+            _restore(states[get_rank()])
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Saves as mmengine does, but where a validation follows only notes whether to save after it."""
@@ -57,7 +61,13 @@ class ExactCheckpointHook(CheckpointHook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Adds the states of the random generators."""
-        checkpoint[_KEY] = _state()
+        checkpoint[_KEY] = self._states or [_state()]
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        # The first process alone gets to `before_save_checkpoint`.
+        self._states = all_gather_object(_state())
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._states = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keeps the states of a checkpoint to resume from until training starts."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dynconv_plugins.checkpoints import layouts
-from dynconv_plugins.checkpoints.differences import compare
+from dynconv_plugins.checkpoints.differences import compare, with_own_counter
 from dynconv_plugins.checkpoints.reading import read as contents
 from dynconv_plugins.checkpoints.reading import unwrap
 from dynconv_plugins.convert import operators_in
@@ -63,6 +63,7 @@ def load_features(features: nn.Module, path: str | Path, classifier_keys: Iterab
     weights = {names.get(_flat(key), key): value for key, value in read(path).items()}
     dropped = {_flat(key) for key in classifier_keys} - set(names)
     weights = {key: value for key, value in weights.items() if key in own or _flat(key) not in dropped}
+    weights = with_own_counter(own, weights)
     # On a copy, since a file that turns out not to fit must change nothing.
     misfits = layouts.static(weights, operators_in(copy.deepcopy(features)))
     why = trouble(own, weights, misfits)

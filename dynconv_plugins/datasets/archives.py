@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import lzma
 import shutil
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -17,7 +18,9 @@ from torch.hub import tqdm
 from ..errors import UserError
 from . import files
 
+FOLDER = ".source"
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_DIGITS = 8
 
 
 def is_archive(path: Path) -> bool:
@@ -32,6 +35,25 @@ def inside(folder: Path) -> list[Path]:
 def names(archives: Sequence[Path]) -> list[tuple[str, int]]:
     """Returns (name, size in bytes) of every file in the archives."""
     return [(name, size) for archive in archives for name, size, _ in _entries(archive)]
+
+
+def place(archives: Sequence[Path], out: Path, kind: str) -> Path:
+    """Returns where below `out` to unpack: a folder of its own for other archives, or once these have changed."""
+    told = [(a.name, a.stat().st_size, a.stat().st_mtime_ns) for a in archives]
+    return out / FOLDER / f"{kind}-{hashlib.sha256(repr(told).encode()).hexdigest()[:_DIGITS]}"
+
+
+def used(out: Path, paths: Iterable[Path]) -> list[str]:
+    """Returns the names of the folders of unpacked archives that some of the paths lie in or lead to."""
+    root = (out / FOLDER).resolve()
+    return sorted({p.relative_to(root).parts[0] for p in (path.resolve() for path in paths) if root in p.parents})
+
+
+def tidy(out: Path, kind: str, used: Collection[str]) -> None:
+    """Deletes what archives of this kind were unpacked into, but for the `used` folders' names."""
+    for folder in (out / FOLDER).glob(f"{kind.partition('/')[0]}-{'[0-9a-f]' * _DIGITS}"):
+        if folder.name not in used:
+            shutil.rmtree(folder)
 
 
 def unpack(archives: Sequence[Path], into: Path, wanted: Callable[[str], bool]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch.hub import tqdm
 
 from ..errors import UserError, require
-from .preparation import Preparation
+from .preparation import Preparation, held
 
 TINY, VOC, UCR = "tiny-imagenet-200", "VOCdevkit/VOC2012", "UCR/Diatoms"
 SPLITS = ("train", "test")
@@ -55,13 +55,14 @@ def make(
     options = {"classes": classes, "train": train, "test": test, "size": size, "seed": seed}
     work = Preparation("diatoms", Path(out), [TINY, VOC, UCR], options=options)
     summary = f"{classes} classes of {train} + {test} diatoms in {work.out}"
-    if work.finished():
-        log(f"already prepared: {summary}")
-        return work.out
-    work.begin()
-    _write(work, **options)
-    probe = [f"{TINY}/wnids.txt", f"{VOC}/ImageSets/Segmentation/val.txt", f"{UCR}/Diatoms_TEST.tsv"]
-    work.publish(probe, counts={"train": classes * train, "val": classes * test})
+    with held(work.out):
+        if work.finished():
+            log(f"already prepared: {summary}")
+            return work.out
+        work.begin()
+        _write(work, **options)
+        probe = [f"{TINY}/wnids.txt", f"{VOC}/ImageSets/Segmentation/val.txt", f"{UCR}/Diatoms_TEST.tsv"]
+        work.publish(probe, counts={"train": classes * train, "val": classes * test})
     log(f"prepared: {summary}")
     return work.out
 

@@ -17,7 +17,8 @@ def write(path: Path, content: bytes | str | BinaryIO) -> None:
     Raises:
         OSError: With `path` as its file name, e.g. when the disk is full.
     """
-    part = path.with_name(path.name + ".part")
+    # A name of its own: another process may be writing the same file.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with open(part, "wb") as f:
             if isinstance(content, str):

@@ -6,14 +6,30 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import UserError
-from . import files
+from ..locking import sole
+from . import archives, files
 
 RECORD = "dataset.json"
 FORMAT = 1
+
+
+@contextmanager
+def held(out: Path) -> Iterator[None]:
+    """Holds `out`, which is made if it is not there, so that one preparation at a time writes to it.
+
+    Raises:
+        UserError: If it is a file, or another run holds it.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; choose another name")
+    out.mkdir(parents=True, exist_ok=True)
+    with sole(out, "--out"):
+        yield
 
 
 class Preparation:
@@ -30,7 +46,7 @@ class Preparation:
         options: What else decides the result; JSON types.
 
     Raises:
-        UserError: If `out` lies in a source or holds foreign files under the products' names.
+        UserError: If `out` lies in a source, a source in a product, or foreign files where the products go.
     """
 
     def __init__(
@@ -40,16 +56,24 @@ class Preparation:
         self.out = Path(out).expanduser().absolute()
         self.products = list(products)
         self.options = options or {}
-        sources = [Path(s).absolute() for s in sources]
-        for source in sources:
-            if source.is_dir() and (self.out == source or source in self.out.parents):
-                raise UserError(f"--out {self.out} lies inside the source {source}; choose another folder")
-        if self.out.exists() and not self.out.is_dir():
-            raise UserError(f"--out {self.out} is a file; choose another name")
-        rows = [files.listing(s) for s in sources]
-        told = json.dumps([FORMAT, kind, self.options, [str(s) for s in sources], rows], sort_keys=True)
+        self.sources = [Path(s).absolute() for s in sources]
+        for source in self.sources:
+            self._apart(source)
+        rows = [files.listing(s) for s in self.sources]
+        told = json.dumps([FORMAT, kind, self.options, [str(s) for s in self.sources], rows], sort_keys=True)
         self.fingerprint = hashlib.sha256(told.encode()).hexdigest()
         self.stage = self.out / f".{kind.replace('/', '-')}.part"
+
+    def _apart(self, source: Path) -> None:
+        out = self.out.resolve()
+        # A link in a product goes when the product does; what a link elsewhere leads to, as well.
+        for place in (source.parent.resolve() / source.name, source.resolve()):
+            if source.is_dir() and (place == out or place in out.parents):
+                raise UserError(f"--out {self.out} lies inside the source {source}; choose another folder")
+            for product in (out / p for p in self.products):
+                if place == product or product in place.parents or place in product.parents:
+                    where = f"{source} lies where --out {self.out} puts its result"
+                    raise UserError(f"{where}; give the original, or another --out")
 
     def finished(self) -> dict | None:
         """Returns the record of an earlier run of the same sources and options if its result is still there."""
@@ -95,8 +119,10 @@ class Preparation:
             final.parent.mkdir(parents=True, exist_ok=True)
             os.replace(self.stage / product, final)
         record = {"fingerprint": self.fingerprint, "options": self.options, "probe": list(probe), **record}
+        record["unpacked"] = archives.used(self.out, [*self.sources, *(self.out / p for p in record["probe"])])
         files.write(self.out / RECORD, json.dumps({**records, self.kind: record}, indent=1))
         shutil.rmtree(self.stage)
+        archives.tidy(self.out, self.kind, [n for r in (*records.values(), record) for n in r.get("unpacked", ())])
         return record
 
     def _records(self) -> dict:

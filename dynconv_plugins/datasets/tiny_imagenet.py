@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import UserError, require
 from . import archives, decoding
 from .download import fetch
-from .preparation import Preparation, report
+from .preparation import Preparation, held, report
 
 KIND = "tiny-imagenet"
 ARCHIVE = "tiny-imagenet-200.zip"
@@ -65,8 +65,9 @@ def prepare(
     packed = [source] if archives.is_archive(source) else [] if (source / "train").is_dir() else archives.inside(source)
     sources = packed or [source / "train", source / "val"]
     work = Preparation(KIND, out, ["train", "val"], sources, {"classes": classes})
-    done = work.finished()
-    record = done or _prepare(work, source, packed, classes, jobs)
+    with held(out):
+        done = work.finished()
+        record = done or _prepare(work, source, packed, classes, jobs)
     counts = record["counts"]
     summary = f"{counts['train']} train and {counts['val']} val images of {len(record['classes'])} classes in {out}"
     report(record, summary, record["notes"], strict, log, bool(done))
@@ -95,8 +96,9 @@ def locate(source: str | Path | None) -> Path:
 
 def _prepare(work: Preparation, source: Path, packed: list[Path], classes: int | None, jobs: int | None) -> dict:
     work.begin()
+    given = source
     if packed:
-        source = _unpack(packed, work.out / ".source", classes)
+        source = _unpack(packed, archives.place(packed, work.out, KIND), classes)
     split = scan(source, classes)
     found = [str(p.relative_to(source)) for part in (split.train, split.val) for c in part.values() for p in c]
     decoding.verify(
@@ -104,7 +106,7 @@ def _prepare(work: Preparation, source: Path, packed: list[Path], classes: int |
         found,
         lambda name: decoding.image_problem(source / name),
         what="images cannot be decoded",
-        advice=f"delete or replace them in {source}",
+        advice=f"delete or replace them in {given}",
         jobs=jobs,
     )
     probe = []
@@ -150,7 +152,7 @@ def scan(root: Path, classes: int | None = None) -> Split:
     Raises:
         UserError: If there are none, or the annotations of the val images are missing or wrong.
     """
-    train = {p.name: _images(p) for p in sorted((root / "train").iterdir()) if p.is_dir()}
+    train = {p.name: images_in(p) for p in sorted((root / "train").iterdir()) if p.is_dir()}
     if not train:
         raise UserError(f"{root / 'train'} has no class folders; {EXPECTED}")
     available = len(train)
@@ -159,11 +161,13 @@ def scan(root: Path, classes: int | None = None) -> Split:
     train = dict(list(train.items())[:classes])
     if not (root / "val").is_dir():
         raise UserError(f"{root} has no val/; {EXPECTED}")
-    val = _annotated(root / "val") if _is_flat(root / "val") else {}
-    if not val:
-        val = {p.name: _images(p) for p in sorted((root / "val").iterdir()) if p.is_dir()}
+    flat = images_in(root / "val")
+    if flat:
+        val = _annotated(root / "val", flat)
+    else:
+        val = {p.name: images_in(p) for p in sorted((root / "val").iterdir()) if p.is_dir()}
     notes = []
-    dropped = sum(wnid not in train for wnid in val)
+    dropped = sum(wnid not in train for wnid, found in val.items() if found)
     if dropped and available == len(train):
         notes.append(f"val images of {dropped} classes without training images are left out")
     val = {wnid: val.get(wnid, []) for wnid in train}
@@ -174,15 +178,11 @@ def scan(root: Path, classes: int | None = None) -> Split:
     return Split(train, val, notes)
 
 
-def _is_flat(val: Path) -> bool:
-    return (val / "images").is_dir() or (val / "val_annotations.txt").exists()
-
-
-def _annotated(val: Path) -> dict[str, list[Path]]:
+def _annotated(val: Path, flat: list[Path]) -> dict[str, list[Path]]:
     table = val / "val_annotations.txt"
     if not table.is_file():
         raise UserError(f"{table} is missing: it names the classes of val/images; take it from {ARCHIVE}")
-    there = {p.name for p in _images(val)}
+    there = {p.name: p for p in flat}
     found: dict[str, list[Path]] = {}
     named, absent = set(), []
     for number, line in enumerate(table.read_text().splitlines(), 1):
@@ -191,18 +191,19 @@ def _annotated(val: Path) -> dict[str, list[Path]]:
             raise UserError(f"{table}:{number}: expected 'image<tab>wnid...'; take the file from {ARCHIVE}")
         named.add(fields[0])
         if fields[0] in there:
-            found.setdefault(fields[1], []).append(val / "images" / fields[0])
+            found.setdefault(fields[1], []).append(there[fields[0]])
         else:
             absent.append(fields[0])
     if absent:
         raise UserError(f"{len(absent)} images of {table} are missing, first: images/{absent[0]}; unpack it again")
-    if there - named:
-        first = min(there - named)
-        raise UserError(f"{len(there - named)} val images are not in {table}, first: {first}; take it from {ARCHIVE}")
+    unnamed = sorted(there.keys() - named)
+    if unnamed:
+        raise UserError(f"{len(unnamed)} val images are not in {table}, first: {unnamed[0]}; take it from {ARCHIVE}")
     return found
 
 
-def _images(folder: Path) -> list[Path]:
+def images_in(folder: Path) -> list[Path]:
+    """Returns the images in ``images/`` below a folder where there is one, else directly in it, sorted."""
     folder = folder / "images" if (folder / "images").is_dir() else folder
     return sorted(p for p in folder.iterdir() if p.name.lower().endswith(SUFFIXES))
 

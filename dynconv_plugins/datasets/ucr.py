@@ -10,7 +10,7 @@ from torch.hub import tqdm
 
 from ..errors import UnknownName, UserError, require
 from . import archives, files, series, ucr_download
-from .preparation import Preparation, report
+from .preparation import Preparation, held, report
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,24 +60,34 @@ def prepare(
     if download:
         source = ucr_download.fetch(names, out)
     source = locate(source)
-    if archives.is_archive(source):
-        archives.unpack([source], out / ".source", lambda name: name.endswith((".tsv", ".ts")))
-        source = out / ".source"
-    available = scan(source)
+    unpacked = archives.place([source], out, KIND) if archives.is_archive(source) else None
+    chosen = {} if unpacked else _chosen(source, names)  # before a folder is made for nothing
+    with held(out):
+        if unpacked:
+            archives.unpack([source], unpacked, lambda name: name.endswith((".tsv", ".ts")))
+            chosen = _chosen(unpacked, names)
+        _prepare_all(chosen, out, strict, log)
+    return out / "UCR"
+
+
+def _chosen(root: Path, names: Sequence[str] | None) -> dict[str, tuple[Path, Path]]:
+    available = scan(root)
     for name in names or ():
         if name not in available:
             raise UnknownName("UCR data set", name, available)
-    chosen = list(dict.fromkeys(names or available))
+    return {name: available[name] for name in names or available}
+
+
+def _prepare_all(chosen: dict[str, tuple[Path, Path]], out: Path, strict: bool, log: Callable[[str], None]) -> None:
     with tqdm(total=len(chosen), desc="UCR", unit="set", leave=False, disable=None) as bar:
-        for name in chosen:
-            work = Preparation(f"{KIND}/{name}", out, [f"UCR/{name}"], available[name])
+        for name, pair in chosen.items():
+            work = Preparation(f"{KIND}/{name}", out, [f"UCR/{name}"], pair)
             done = work.finished()
-            record = done or _prepare(work, name, available[name])
+            record = done or _prepare(work, name, pair)
             train, test, length, classes = record["shape"]
             summary = f"{name}, {train} + {test} series of length {length}, {classes} classes, in {out / 'UCR' / name}"
             report(record, summary, record["notes"], strict, log, bool(done))
             bar.update(1)
-    return out / "UCR"
 
 
 def load(root: str | Path, name: str) -> tuple[np.ndarray, np.ndarray, tuple[list[int], list[int]]]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import signal
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch.hub import tqdm
@@ -47,7 +49,7 @@ def fetch(names: Sequence[str] | None, out: Path) -> Path:
         with tqdm(total=len(missing), desc="downloading", unit="set", leave=False, disable=None) as bar:
             for name in missing:
                 # It prints its failures and returns None; the reason is lost.
-                with time_limited(), contextlib.redirect_stdout(io.StringIO()):
+                with _interruptible(), time_limited(), contextlib.redirect_stdout(io.StringIO()):
                     got = get_UCR_data(name, path=raw, parent_dir="", on_disk=False, Xdtype=None)
                 if got[0] is None:
                     place = f"{name}_TRAIN.ts and {name}_TEST.ts in a folder and give it as SOURCE"
@@ -60,6 +62,29 @@ def fetch(names: Sequence[str] | None, out: Path) -> Path:
             if empty.is_dir() and not any(empty.iterdir()):
                 empty.rmdir()
     return folder
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raises at its end the interrupt that tsai took for a failed download."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = False
+
+    def note(number, frame) -> None:
+        nonlocal came
+        came = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _write(folder: Path, name: str, x_train, y_train, x_test, y_test) -> None:

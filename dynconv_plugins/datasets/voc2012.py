@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import UserError, require
 from . import archives, decoding, files, sbd
 from .download import fetch
-from .preparation import Preparation, report
+from .preparation import Preparation, held, report
 
 KIND = "voc2012"
 PRODUCT = "VOCdevkit/VOC2012"
@@ -58,8 +58,9 @@ def prepare(
     if missing:
         raise UserError(f"{missing[0]} is missing; {EXPECTED}")
     work = Preparation(KIND, out, [PRODUCT], sources + ([extra] if extra else []))
-    done = work.finished()
-    record = done or _prepare(work, source, packed, extra, jobs)
+    with held(out):
+        done = work.finished()
+        record = done or _prepare(work, source, packed, extra, jobs)
     counts = ", ".join(f"{count} {name}" for name, count in record["counts"].items())
     report(record, f"{counts} pairs in {out / PRODUCT}", record["notes"], strict, log, bool(done))
     return out
@@ -93,12 +94,14 @@ def _fetch(out: Path) -> Path:
 
 def _prepare(work: Preparation, source: Path, packed: bool, extra: Path | None, jobs: int | None) -> dict:
     work.begin()
+    given = source
     if packed:
         wanted = tuple(f"{PRODUCT}/{part}/" for part in ("JPEGImages", "SegmentationClass", LISTS))
-        archives.unpack([source], work.out / ".source", lambda name: name.startswith(wanted))
-        if not (work.out / ".source" / PRODUCT).is_dir():
-            raise UserError(f"{source} holds no {PRODUCT}; {EXPECTED}")
-        source = work.out / ".source" / PRODUCT
+        unpacked = archives.place([given], work.out, KIND)
+        archives.unpack([given], unpacked, lambda name: name.startswith(wanted))
+        source = unpacked / PRODUCT
+        if not source.is_dir():
+            raise UserError(f"{given} holds no {PRODUCT}; {EXPECTED}")
     lists = {name: read_list(source / LISTS / f"{name}.txt") for name in ("train", "val")}
     for name, ids in lists.items():
         _complete(source, name, ids)
@@ -124,7 +127,7 @@ def _prepare(work: Preparation, source: Path, packed: bool, extra: Path | None, 
         list(pairs),
         lambda i: pair_problem(source / "JPEGImages" / f"{i}.jpg", pairs[i]),
         what="image and mask pairs are unusable",
-        advice=f"replace them in {source}, or take them off its lists",
+        advice=f"replace them in {given}, or take them off its lists",
         jobs=jobs,
     )
     if extra:

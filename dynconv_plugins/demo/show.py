@@ -24,6 +24,7 @@ from dynconv_plugins.demo.segmentation import Segmentation
 from dynconv_plugins.demo.series import Series
 from dynconv_plugins.demo.sizes import SIZES
 from dynconv_plugins.errors import UserError
+from dynconv_plugins.locking import sole
 from dynconv_plugins.writing import write_json, write_text
 
 HOSTS: dict[str, type] = {"images": Images, "segmentation": Segmentation, "series": Series}
@@ -51,7 +52,16 @@ class Show:
         self.troubles: dict[str, str] = {}
 
     def run(self) -> int:
-        """Returns 0, or 1 if anything failed."""
+        """Returns 0, or 1 if anything failed.
+
+        Raises:
+            UserError: If another run writes to `out`.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with sole(self.out, "--out"):
+            return self._run()
+
+    def _run(self) -> int:
         self._prepare()
         done = runner.run_all(self.cells, self._curve, self.console, self.threads)
         album = Album(self.out / "img")

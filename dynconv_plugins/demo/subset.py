@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dynconv_plugins.datasets.preparation import RECORD
-from dynconv_plugins.datasets.tiny_imagenet import KIND
+from dynconv_plugins.datasets.tiny_imagenet import KIND, images_in
 from dynconv_plugins.errors import UserError
 
 IMAGES = {".jpeg", ".jpg", ".png"}
@@ -24,15 +23,15 @@ def tiny_imagenet(source: Path, out: Path, classes: int, train: int, test: int) 
     """
     _clear(out)
     wnids = sorted(p.name for p in (source / "train").iterdir() if p.is_dir())[:classes]
-    table = source / "val" / "val_annotations.txt"
-    prepared = not table.is_file()
+    table, flat = source / "val" / "val_annotations.txt", images_in(source / "val")
+    organised = not flat or not table.is_file()
     for wnid in wnids:
-        folder = source / "train" / wnid / ("" if prepared else "images")
-        chosen = sorted(p for p in folder.glob("*") if p.suffix.lower() in IMAGES)[:train]
-        _link(chosen, out / "train" / wnid / ("" if prepared else "images"))
-        if prepared:
+        chosen = images_in(source / "train" / wnid)[:train]
+        _link(chosen, out / "train" / wnid / ("" if organised else "images"))
+        if organised:
+            own = source / "val" / wnid
             # val_9 comes before val_10, as in the official list.
-            tested = sorted((source / "val" / wnid).glob("*"), key=lambda p: (len(p.name), p.name))[:test]
+            tested = sorted(images_in(own) if own.is_dir() else (), key=lambda p: (len(p.name), p.name))[:test]
             if not tested:
                 raise UserError(f"{source} has neither val/val_annotations.txt nor images in val/{wnid}")
             _link(tested, out / "val" / wnid)
@@ -41,7 +40,7 @@ def tiny_imagenet(source: Path, out: Path, classes: int, train: int, test: int) 
         if boxes.is_file():
             names = {p.name for p in chosen}
             _keep(boxes, out / "train" / wnid / boxes.name, lambda line, n=names: line.split("\t")[0] in n)
-    if prepared:
+    if organised:
         record = source / RECORD
         words = json.loads(record.read_text()).get(KIND, {}).get("classes", {}) if record.is_file() else {}
         (out / "words.txt").write_text("".join(f"{w}\t{words.get(w, w)}\n" for w in wnids))
@@ -52,8 +51,8 @@ def tiny_imagenet(source: Path, out: Path, classes: int, train: int, test: int) 
         if left.get(wnid, 0) > 0:
             left[wnid] -= 1
             lines.append(line)
-    _link((source / "val" / "images" / line.split("\t")[0] for line in lines), out / "val" / "images")
-    (out / "val" / "val_annotations.txt").write_text("".join(f"{line}\n" for line in lines))
+    _link((flat[0].with_name(line.split("\t")[0]) for line in lines), out / "val" / "images")
+    _write(out / "val" / "val_annotations.txt", lines, table)
     (out / "wnids.txt").write_text("".join(f"{w}\n" for w in wnids))
     words = source / "words.txt"
     if words.is_file():
@@ -71,18 +70,17 @@ def voc2012(source: Path, out: Path, train: int, test: int) -> Path:
     for split, count in (("train", train), ("val", test)):
         names = (lists / f"{split}.txt").read_text().split()[:count]
         kept += names
-        (target / "ImageSets" / "Segmentation" / f"{split}.txt").write_text("".join(f"{n}\n" for n in names))
-    (target / "ImageSets" / "Segmentation" / "trainval.txt").write_text("".join(f"{n}\n" for n in kept))
+        _write(target / "ImageSets" / "Segmentation" / f"{split}.txt", names, lists / f"{split}.txt")
+    _write(target / "ImageSets" / "Segmentation" / "trainval.txt", kept, lists / "val.txt")
     _link((source / "JPEGImages" / f"{n}.jpg" for n in kept), target / "JPEGImages")
     _link((source / "SegmentationClass" / f"{n}.png" for n in kept), target / "SegmentationClass")
     return target
 
 
 def fingerprint(prepared: Path) -> str:
-    """Changes with the files that a prepared folder links to."""
-    files = sorted(p for p in prepared.rglob("*") if p.is_symlink())
-    told = "".join(f"{p.relative_to(prepared)} {p.resolve()}\n" for p in files)
-    return hashlib.sha256(told.encode()).hexdigest()
+    """Changes with the files that a folder was prepared from: their names, sizes and dates."""
+    (record,) = json.loads((prepared / RECORD).read_text()).values()
+    return record["fingerprint"]
 
 
 def _clear(folder: Path) -> None:
@@ -102,5 +100,12 @@ def _link(paths: Iterable[Path], folder: Path) -> None:
             os.symlink(path.resolve(), folder / path.name)
 
 
-def _keep(source: Path, target: Path, wanted) -> None:
-    target.write_text("".join(f"{line}\n" for line in source.read_text().splitlines() if wanted(line)))
+def _keep(source: Path, target: Path, wanted: Callable[[str], bool]) -> None:
+    _write(target, (line for line in source.read_text().splitlines() if wanted(line)), source)
+
+
+def _write(path: Path, lines: Iterable[str], source: Path) -> None:
+    path.write_text("".join(f"{line}\n" for line in lines))
+    # As old as what it was taken from, or whatever is prepared from this part would look changed at every run.
+    old = source.stat().st_mtime_ns
+    os.utime(path, ns=(old, old))

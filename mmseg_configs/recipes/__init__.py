@@ -64,7 +64,7 @@ def compose(
     """Writes a config that stands alone: network, data, recipe.
 
     The schedule, early stopping and the checkpoint that is kept (``best_mIoU_epoch_N.pth``) look at `valid_list` alone;
-    `test_list` is read by ``mim test`` only. A training that is resumed goes on exactly (``workers=0``).
+    `test_list` is read by ``mim test`` only. A training that as many processes resume goes on exactly (``workers=0``).
 
     Args:
         out: The file, ``.py``.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
-from dynconv_plugins import cli, datasets
+from dynconv_plugins import cli, datasets, locking
+from dynconv_plugins.datasets import files, ucr_download
 from dynconv_plugins.errors import UserError
 
 
@@ -157,3 +161,63 @@ def test_sources_are_never_changed(official, dynconv, tmp_path):
     for kind in ("tiny-imagenet", "voc2012", "ucr"):
         assert dynconv("data", kind, official, "--out", tmp_path / kind).returncode == 0
     assert state(official) == before
+
+
+@pytest.mark.parametrize(
+    "kind, more",
+    [("tiny-imagenet", ("--classes", 2)), ("voc2012", ("--aug", "OUT/VOCdevkit/VOC2012")), ("ucr", ())],
+)
+@pytest.mark.parametrize("through", ["out", "alias"])
+def test_what_an_earlier_run_made_is_no_source(kind, more, through, official, fails, dynconv, tmp_path):
+    out = tmp_path / "out"
+    sbd = official / "VOCdevkit" / "VOC2012"
+    if kind == "voc2012":
+        lists = sbd / "ImageSets" / "Segmentation" / "train.txt"
+        lists.write_text("\n".join(lists.read_text().split()[1:]))
+        (sbd / "SegmentationClass").rename(sbd / "SegmentationClassAug")
+        (sbd / "SegmentationClass").symlink_to("SegmentationClassAug")
+    first = ("--aug", sbd) if kind == "voc2012" else ()
+    assert dynconv("data", kind, official, "--out", out, *first).returncode == 0
+    (tmp_path / "alias").symlink_to(out)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert len(before) > 2
+    line = fails("data", kind, out, "--out", tmp_path / through, *first)
+    assert "puts its result; give the original" in line
+    more = [str(m).replace("OUT", str(out)) for m in more]
+    source = official if kind == "voc2012" else out
+    assert "give the original" in fails("data", kind, source, "--out", tmp_path / through, *more)
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("kind", ["diatoms", "tiny-imagenet", "voc2012", "ucr"])
+def test_a_folder_that_another_run_fills(kind, pristine, fails, tmp_path, monkeypatch):
+    monkeypatch.setattr(locking, "PATIENCE", 0)
+    with locking.sole(tmp_path, "--out"):
+        line = fails("data", kind, *([] if kind == "diatoms" else [pristine]), "--out", tmp_path)
+    assert f"another run writes to {tmp_path}" in line and not list(tmp_path.iterdir())
+
+
+def test_another_process_may_be_writing_the_same_file(tmp_path):
+    theirs = tmp_path / "list.txt.part"
+    theirs.write_text("half of")
+    files.write(tmp_path / "list.txt", "whole")
+    assert theirs.read_text() == "half of" and (tmp_path / "list.txt").read_text() == "whole"
+
+
+def test_an_interrupt_that_tsai_swallows(tmp_path, monkeypatch):
+    def get(name, **_):
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except:  # noqa: E722 - as tsai has it
+            pass
+        return None, None, None, None
+
+    external = types.ModuleType("tsai.data.external")
+    external.get_UCR_data, external.get_UCR_univariate_list = get, lambda: ["Adiac"]
+    for name in ("tsai", "tsai.data"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    monkeypatch.setitem(sys.modules, "tsai.data.external", external)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        ucr_download.fetch(["Adiac"], tmp_path / "out")
+    assert signal.getsignal(signal.SIGINT) is handler and not (tmp_path / "out").exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dynconv_plugins.datasets import decoding, find, tiny_imagenet
+from dynconv_plugins.datasets import archives, decoding, find, tiny_imagenet
 from dynconv_plugins.errors import UserError
 
 pytest.importorskip("PIL")
@@ -56,6 +56,22 @@ def as_zip_of_macos(tiny: Path, to: Path) -> Path:
     return archive
 
 
+def as_image_folder_with_its_table(tiny: Path, to: Path) -> Path:
+    """What scripts that move the official validation images leave."""
+    for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines():
+        name, wnid, *_ = line.split("\t")
+        (tiny / "val" / wnid).mkdir(exist_ok=True)
+        shutil.move(tiny / "val" / "images" / name, tiny / "val" / wnid / name)
+    return tiny
+
+
+def as_flat_val(tiny: Path, to: Path) -> Path:
+    for image in sorted((tiny / "val" / "images").iterdir()):
+        image.rename(tiny / "val" / image.name)
+    (tiny / "val" / "images").rmdir()
+    return tiny
+
+
 SOURCES = {
     "folder": lambda tiny, to: tiny,
     "parent": lambda tiny, to: tiny.parent,
@@ -63,6 +79,8 @@ SOURCES = {
     "zip of macOS": as_zip_of_macos,
     "shards": as_shards,
     "organised": as_image_folder,
+    "organised, table left": as_image_folder_with_its_table,
+    "flat val": as_flat_val,
 }
 
 
@@ -74,13 +92,13 @@ def content(root: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("form", SOURCES)
 def test_every_source_gives_the_same(form, tiny, tmp_path):
-    out = tiny_imagenet.prepare(SOURCES[form](tiny, tmp_path), tmp_path / "out")
     expected = {}
     for path in (tiny / "train").rglob("*.JPEG"):
         expected[f"train/{path.name.partition('_')[0]}/{path.name}"] = path.read_bytes()
     for line in (tiny / "val" / "val_annotations.txt").read_text().splitlines():
         name, wnid, *_ = line.split("\t")
         expected[f"val/{wnid}/{name}"] = (tiny / "val" / "images" / name).read_bytes()
+    out = tiny_imagenet.prepare(SOURCES[form](tiny, tmp_path), tmp_path / "out")
     assert len(expected) == 18 and content(out) == expected
     assert all(p.is_symlink() for p in (out / "train").rglob("*.JPEG"))
     record = json.loads((out / "dataset.json").read_text())["tiny-imagenet"]
@@ -119,6 +137,16 @@ def test_a_second_run_does_nothing_and_sees_changes(tiny, tmp_path):
     assert len(content(out)) == 19
 
 
+def test_what_was_unpacked_is_a_source_too(tiny, tmp_path):
+    archive, out = as_zip(tiny, tmp_path), tmp_path / "out"
+    tiny_imagenet.prepare(archive, out)
+    unpacked = archives.place([archive], out, "tiny-imagenet") / tiny.name
+    archive.unlink()
+    for classes, count in ((2, 12), (None, 18)):
+        tiny_imagenet.prepare(unpacked, out, classes=classes)
+        assert len(content(out)) == count
+
+
 def test_a_killed_run_goes_on(tiny, tmp_path):
     archive, out = as_zip(tiny, tmp_path), tmp_path / "out"
     script = f"""
@@ -153,10 +181,11 @@ tiny_imagenet.prepare({str(archive)!r}, {str(out)!r}, jobs=1)
 
 def test_killed_while_unpacking(tiny, tmp_path):
     archive, out = as_zip(tiny, tmp_path), tmp_path / "out"
-    inside = out / ".source" / "tiny-imagenet-200" / "train" / "n99000001" / "images"
+    unpacked = archives.place([archive], out, "tiny-imagenet")
+    inside = unpacked / "tiny-imagenet-200" / "train" / "n99000001" / "images"
     inside.mkdir(parents=True)
     (inside / "n99000001_0.JPEG").write_bytes(b"cut")
-    (inside / "n99000001_1.JPEG.part").write_bytes(b"cut")
+    (inside / f"n99000001_1.JPEG.{os.getpid()}.part").write_bytes(b"cut")
     out = tiny_imagenet.prepare(archive, out)
     assert len(content(out)) == 18 and not list(out.rglob("*.part"))
 
@@ -165,13 +194,14 @@ def test_no_space_is_one_line_and_leaves_nothing_half_written(tiny, tmp_path, fa
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
     archive, out = as_zip(tiny, tmp_path), tmp_path / "out"
-    full = out / ".source" / "tiny-imagenet-200" / "val" / "images" / "val_3.JPEG.part"
+    unpacked = archives.place([archive], out, "tiny-imagenet")
+    full = unpacked / "tiny-imagenet-200" / "val" / "images" / f"val_3.JPEG.{os.getpid()}.part"
     full.parent.mkdir(parents=True)
     full.symlink_to("/dev/full")  # writing it is a real ENOSPC
     line = fails("data", "tiny-imagenet", archive, "--out", out)
     assert "no space left" in line and "val_3.JPEG" in line
     assert not (out / "dataset.json").exists() and not (out / "train").exists() and not list(out.rglob("*.part.*"))
-    assert not full.is_symlink() and not full.with_suffix("").exists()
+    assert not full.is_symlink() and not full.with_name("val_3.JPEG").exists()
     assert dynconv("data", "tiny-imagenet", archive, "--out", out).returncode == 0
     assert len(content(out)) == 18
 
@@ -275,6 +305,24 @@ def test_archive_with_a_damaged_member(tiny, tmp_path):
     with pytest.raises(UserError, match="is truncated or damaged"):
         tiny_imagenet.prepare(archive, tmp_path / "out")
     assert not list((tmp_path / "out").rglob("n99000001_0*"))
+
+
+def test_a_corrected_archive(tiny, tmp_path):
+    """One without the damaged image, and one with another of the same size."""
+    damaged, other = (tiny / "train" / "n99000002" / "images" / f"n99000002_{n}.JPEG" for n in (1, 2))
+    good = damaged.read_bytes()
+    damaged.write_bytes(bytes(len(good)))
+    archive, out = as_zip(tiny, tmp_path), tmp_path / "out"
+    with pytest.raises(UserError, match=rf"first: train/.*; delete or replace them in {archive}$"):
+        tiny_imagenet.prepare(archive, out)
+    for content_of, count in ((None, 17), (good, 18)):
+        damaged.unlink() if content_of is None else damaged.write_bytes(content_of)
+        tiny_imagenet.prepare(as_zip(tiny, tmp_path), out)
+        assert len(content(out)) == count
+        assert [p.name for p in (out / ".source").iterdir()] == [archives.place([archive], out, "tiny-imagenet").name]
+    other.write_bytes(other.read_bytes()[:-2] + b"..")
+    tiny_imagenet.prepare(as_zip(tiny, tmp_path), out)
+    assert content(out)[f"train/n99000002/{other.name}"] == other.read_bytes()
 
 
 def test_archive_that_would_write_elsewhere(tiny, tmp_path):

@@ -94,6 +94,26 @@ def test_names_choose_and_add_up(official, tmp_path):
         ucr.load(root, "Wavs")
 
 
+def test_archives_replace_each_other_and_add_up(tmp_path):
+    def packed(name: str, value: int) -> Path:
+        for kind in ("Waves", "Tides"):
+            folder = tmp_path / name / kind
+            folder.mkdir(parents=True)
+            for part in ("TRAIN", "TEST"):
+                (folder / f"{kind}_{part}.tsv").write_text(f"a\t{value}\t2\n")
+        return Path(shutil.make_archive(str(tmp_path / name), "zip", tmp_path / name))
+
+    def values() -> list[float]:
+        return [ucr.load(out, name)[0][0, 0, 0] for name in ("Waves", "Tides")]
+
+    one, two, out = packed("one", 1), packed("two", 9), tmp_path / "out"
+    ucr.prepare(one, out)
+    ucr.prepare(two, out, names=["Tides"])
+    assert values() == [1, 9] and len(list((out / ".source").iterdir())) == 2
+    ucr.prepare(two, out)
+    assert values() == [9, 9] and len(list((out / ".source").iterdir())) == 1
+
+
 def test_adjusted_copies_count(tmp_path):
     waves(tmp_path / "in" / "Waves", "a\t1\tNaN\n", "a\t1\tNaN\n", ".tsv")
     waves(tmp_path / "in" / "Missing_value_and_variable_length_datasets_adjusted" / "Waves", TSV, TSV, ".tsv")

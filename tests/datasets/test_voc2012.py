@@ -176,6 +176,20 @@ def test_augmentation(form, voc, aug_ids, tmp_path):
             assert a.mode == "P" and (np.array(a) == np.array(b)).all()
 
 
+def test_a_corrected_archive(voc, tmp_path):
+    truncated_image(voc)
+    archive, out = as_tar(voc, tmp_path), tmp_path / "out"
+    with pytest.raises(UserError, match=f"_000007.jpg: .*; replace them in {archive}, or take them off its lists"):
+        voc2012.prepare(archive, out)
+    ids = (voc / LISTS / "train.txt").read_text().split()
+    (voc / LISTS / "train.txt").write_text("\n".join(i for i in ids if not i.endswith("7")))
+    (voc / "JPEGImages" / "diatom_train_000007.jpg").unlink()
+    made = voc2012.prepare(as_tar(voc, tmp_path), out) / "VOCdevkit" / "VOC2012"
+    assert (
+        not (made / "JPEGImages" / "diatom_train_000007.jpg").exists() and len(list((out / ".source").iterdir())) == 1
+    )
+
+
 def test_augmentation_that_is_not_there(voc, tmp_path):
     with pytest.raises(UserError, match=r"holds neither .* get https?://\S+benchmark.tgz, unpack it and give --aug"):
         voc2012.prepare(voc, tmp_path / "out", aug=tmp_path / "nowhere")

@@ -129,8 +129,44 @@ def test_subsets_keep_the_official_layouts(tmp_path: Path) -> None:
         subset.tiny_imagenet(whole, tmp_path / "again", classes=1, train=1, test=1)
     assert mine.read_bytes() == b"mine"
 
+    # Scripts that move the validation images to folders of their classes leave the table, and train/ as it is.
+    official = made / "tiny-imagenet-200"
+    table = official / "val" / "val_annotations.txt"
+    for line in table.read_text().splitlines():
+        name, wnid, *_ = line.split("\t")
+        (official / "val" / wnid).mkdir(exist_ok=True)
+        (official / "val" / "images" / name).rename(official / "val" / wnid / name)
+    for _ in range(2):
+        mixed = subset.tiny_imagenet(official, tmp_path / "mixed", classes=2, train=3, test=2)
+        moved = datasets.tiny_imagenet.prepare(mixed, tmp_path / "ready mixed")
+        assert {p.relative_to(moved) for p in moved.glob("*/*/*")} == images[0]
+        table.unlink(missing_ok=True)
+
     voc = subset.voc2012(made / "VOCdevkit" / "VOC2012", tmp_path / "voc", train=5, test=2)
     lists = {n: (voc / "ImageSets" / "Segmentation" / f"{n}.txt").read_text().split() for n in ("train", "val")}
     assert {k: len(v) for k, v in lists.items()} == {"train": 5, "val": 2}
     assert len(list((voc / "SegmentationClass").iterdir())) == 7
     datasets.voc2012.prepare(tmp_path / "voc" / "VOCdevkit" / "VOC2012", tmp_path / "ready-voc")
+
+
+def test_other_data_are_not_done_before(tmp_path: Path) -> None:
+    from dynconv_plugins import datasets
+
+    def inputs(seed: int) -> str:
+        made = datasets.diatoms.make(tmp_path / f"seed {seed}", classes=2, train=3, test=2, size=32, seed=seed)
+        part = subset.voc2012(made / "VOCdevkit" / "VOC2012", tmp_path / "part", train=4, test=2)
+        datasets.voc2012.prepare(part, tmp_path / "masks")
+        return subset.fingerprint(tmp_path / "masks")
+
+    assert inputs(0) != inputs(1)
+    assert inputs(1) == inputs(1) != inputs(0)
+
+
+def test_one_demo_at_a_time_in_a_folder(tmp_path: Path, monkeypatch) -> None:
+    from dynconv_plugins import locking
+    from dynconv_plugins.demo.show import Show
+
+    monkeypatch.setattr(locking, "PATIENCE", 0)
+    monkeypatch.setattr(Show, "_prepare", lambda self: pytest.fail("it runs"))
+    with locking.sole(tmp_path, "--out"), pytest.raises(UserError, match="another run writes to"):
+        Show({}, tmp_path, "smallest", ["series"], 1).run()

@@ -149,7 +149,7 @@ def _save(path, model, kind):
     return str(path)
 
 
-@pytest.mark.parametrize("kind", ["plain", "compiled", "trainer", "safetensors"])
+@pytest.mark.parametrize("kind", ["plain", "compiled", "trainer", "safetensors", "annealed"])
 @pytest.mark.parametrize("name", ["resnet18_odconv", "mobilenetv2_050_odconv", "convnext_atto"])
 def test_checkpoint_is_loaded(tmp_path, name, kind):
     if name != "resnet18_odconv" and kind != "plain":
@@ -157,6 +157,8 @@ def test_checkpoint_is_loaded(tmp_path, name, kind):
     torch.manual_seed(1)
     indices = (0, 1, 2, 3)
     source = timm.create_model(name, num_classes=10).eval()  # another head than the default: dropped all the same
+    if kind == "annealed":
+        dc.anneal(source, steps=5)
     backbone = start(name, out_indices=indices, checkpoint=_save(tmp_path / "w.pth.tar", source, kind)).eval()
     with torch.no_grad():
         expected = source.forward_intermediates(X, indices=indices, intermediates_only=True)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hook_runs import Regressor, run
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from yapf.yapflib import yapf_api
 
 from dynconv_plugins.errors import UserError
+from mmseg_configs import resuming
 
 
 def test_interrupted_training_saves_and_resumes_exactly(tmp_path, capsys):
@@ -110,3 +113,33 @@ def test_torchs_older_format(tmp_path):
         with pytest.raises(UserError, match=f"old.pth .*{says}") as caught:
             run(tmp_path / "b", HOOK, **loop)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("saved", "size", "rank", "goes_on"),
+    [(2, 2, 0, 0), (2, 2, 1, 1), (2, 1, 0, None), (1, 2, 1, None), (1, 1, 0, 0), ("older", 1, 0, 0)],
+)
+def test_each_process_goes_on_with_its_own_random_numbers(monkeypatch, saved, size, rank, goes_on):
+    def drawn(seed):
+        torch.manual_seed(seed)
+        return resuming._state(), torch.rand(3)
+
+    states, numbers = zip(*map(drawn, (0, 1)), strict=True)
+    checkpoint, runner = {resuming._KEY: states[0]}, SimpleNamespace(_resume=True)
+
+    def save(self, runner, step, meta):
+        self.before_save_checkpoint(runner, checkpoint)
+
+    monkeypatch.setattr(CheckpointHook, "_save_checkpoint_with_step", save)
+    monkeypatch.setattr(CheckpointHook, "before_train", lambda self, runner: None)
+    monkeypatch.setattr(resuming, "get_world_size", lambda: size)
+    monkeypatch.setattr(resuming, "get_rank", lambda: rank)
+    hook = resuming.ExactCheckpointHook()
+    if saved != "older":
+        monkeypatch.setattr(resuming, "all_gather_object", lambda own: list(states[:saved]))
+        hook._save_checkpoint_with_step(runner, 1, {})
+    hook.after_load_checkpoint(runner, checkpoint)
+    _, otherwise = drawn(2)
+    torch.manual_seed(2)
+    hook.before_train(runner)
+    assert torch.equal(torch.rand(3), otherwise if goes_on is None else numbers[goes_on])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import urllib.request
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,8 @@ from typing import NamedTuple
 import pytest
 
 from dynconv_plugins import cli, datasets
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 CLASSES, TRAIN, TEST = 3, 4, 2
 
@@ -63,3 +66,8 @@ def fails(dynconv):
         return lines[0]
 
     return run
+
+
+@pytest.fixture
+def tiny(official) -> Path:
+    return official / "tiny-imagenet-200"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from matplotlib.patheffects import withStroke
+
 from .axes import MARGINS, SIZE, decades, legend
 from .compare import Compared, cost_of
 from .looks import GREY, Look
@@ -69,7 +71,7 @@ def _known(rows: Sequence[Compared], what: str) -> list[Point]:
 
 def _networks(axes: plt.Axes, points: Sequence[Point]) -> None:
     """Names each network at its static point and leads lines to its others: markers alone tell operators apart."""
-    for network in dict.fromkeys(row.model.network for row, _ in points):
+    for number, network in enumerate(dict.fromkeys(row.model.network for row, _ in points)):
         own = [(row, cost) for row, cost in points if row.model.network == network]
         hub, at = next(((r, c) for r, c in own if r.model.operator == STATIC), own[0])
         for row, cost in own:
@@ -77,8 +79,11 @@ def _networks(axes: plt.Axes, points: Sequence[Point]) -> None:
                 continue
             ends = [at, cost], [hub.scores.mean * 100, row.scores.mean * 100]
             axes.plot(*ends, color=GREY, lw=0.6, alpha=0.6, zorder=1)
-        place = {"textcoords": "offset points", "xytext": (-8, 0), "ha": "right", "va": "center", "fontsize": 8}
-        axes.annotate(network, (at, hub.scores.mean * 100), **place)
+        # One below the other, since twins of several networks may lie close together.
+        place = {"textcoords": "offset points", "xytext": (-14, -13 * number), "ha": "right", "va": "center"}
+        thin = {"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkA": 1}
+        text = axes.annotate(network, (at, hub.scores.mean * 100), **place, fontsize=8, arrowprops=thin)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
 
 
 def _point(axes: plt.Axes, row: Compared, cost: float, look: Look) -> None:

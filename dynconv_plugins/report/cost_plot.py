@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from matplotlib.patheffects import withStroke
-
 from .axes import MARGINS, SIZE, decades, legend
 from .compare import Compared, cost_of
 from .looks import GREY, Look
@@ -82,8 +80,8 @@ def _networks(axes: plt.Axes, points: Sequence[Point]) -> None:
         # One below the other, since twins of several networks may lie close together.
         place = {"textcoords": "offset points", "xytext": (-14, -13 * number), "ha": "right", "va": "center"}
         thin = {"arrowstyle": "-", "color": GREY, "lw": 0.6, "shrinkA": 1}
-        text = axes.annotate(network, (at, hub.scores.mean * 100), **place, fontsize=8, arrowprops=thin)
-        text.set_path_effects([withStroke(linewidth=2.5, foreground=PAPER)])
+        clear = {"boxstyle": "square,pad=0.1", "facecolor": PAPER, "lw": 0}
+        axes.annotate(network, (at, hub.scores.mean * 100), **place, fontsize=8, arrowprops=thin, bbox=clear)
 
 
 def _point(axes: plt.Axes, row: Compared, cost: float, look: Look) -> None:

@@ -90,7 +90,7 @@ def _about(rows: Sequence[Compared], shown: set[str]) -> str:
         about += "less than the clock on what runs beside it, but by tens of percent it does. "
     if shown & {MEMORY, "training"} and any(len(r.spent(w)) > 1 for r in rows for w in ("memory", "seconds")):
         about += "Of several runs the mean with its 95% confidence interval. "
-    about += _resumed(rows)
+    about += _started_again(rows)
     if any(row.ratio(w) for row in rows for w in ("params", "macs", "latency1", "latency64", "memory", "seconds")):
         about += "Multiples (×) are against the static twin"
         if shown & {MEMORY, "training"}:
@@ -102,7 +102,7 @@ def _about(rows: Sequence[Compared], shown: set[str]) -> str:
     return about.strip()
 
 
-def _resumed(rows: Sequence[Compared]) -> str:
+def _started_again(rows: Sequence[Compared]) -> str:
     """Whose training is shown of fewer runs than there are, or of none."""
     told = []
     for row in rows:

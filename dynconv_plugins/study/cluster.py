@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -150,13 +151,14 @@ def _outcome(job: Job[str]) -> tuple[str, str]:
     if failed is None:
         return job.result(), ""
     raised = [line for line in str(failed).splitlines() if line and not line[0].isspace() and ": " in line]
-    words = next((line for line in reversed(raised) if "job.stderr" not in line), "an error").removeprefix(_OURS)
+    words = _OURS.sub("", next((line for line in reversed(raised) if "job.stderr" not in line), "an error"))
     return "", f"job {job.job_id} failed: {words}, see {job.paths.stderr}"
 
 
 # One job is one cell in one process, which starts others by itself where the plan says so.
 _ONE = {"nodes", "tasks_per_node", "ntasks_per_node"}
-_OURS = f"{UserError.__module__}.{UserError.__qualname__}: "
+# The class of an error of ours, before what it says.
+_OURS = re.compile(rf"^{__name__.partition('.')[0]}[\w.]+: ")
 
 
 def _executor(name: str, folder: Path, given: Mapping[str, Any]) -> AutoExecutor:

@@ -37,13 +37,13 @@ def run_cell(
 
     Returns:
         Its status: ``done``, ``failed`` (its record says why) or ``waiting`` (it was stopped).
+
+    Raises:
+        Busy: If another study runs it.
     """
     path = Path(folder)
-    try:
-        with process.claimed(path) as lock:
-            return _run(path, threads or cores(), gpu, lock, watch, stopped)
-    except process.Busy as e:
-        raise UserError(f"{path} {e}") from None
+    with process.claimed(path) as lock:
+        return _run(path, threads or cores(), gpu, lock, watch, stopped)
 
 
 def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -> str:

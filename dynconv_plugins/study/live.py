@@ -15,7 +15,7 @@ from rich.text import Text
 
 from . import cells, hosts
 from .cells import Cell
-from .execute import DONE, FAILED
+from .execute import DONE, FAILED, WAITING
 
 
 class Board:
@@ -33,6 +33,7 @@ class Board:
         self.running: dict[str, tuple[Cell, float, str]] = {}
         self.scores = {c.key: score_of(c.folder) for c in all_cells if status[c.key] == DONE}
         self.looked: dict[str, float] = {}
+        self.left: set[str] = set()
         self.lock = threading.Lock()
         self.live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
@@ -52,7 +53,7 @@ class Board:
         with self.lock:
             self.running[cell.key] = (cell, time.monotonic(), "")
             self.status[cell.key] = "running"
-        if not self.live:
+        if not self.live and cell.key not in self.left:
             self.say(f"{cell.key}: started ({self._count()})")
 
     def watch(self, cell: Cell) -> None:
@@ -69,6 +70,15 @@ class Board:
             if cell.key in self.running:
                 _, since, _ = self.running[cell.key]
                 self.running[cell.key] = (cell, since, f"{done:g} of {total:g}  {note}")
+
+    def elsewhere(self, cell: Cell, line: str) -> None:
+        """Another study runs the cell."""
+        with self.lock:
+            del self.running[cell.key]
+            self.status[cell.key] = WAITING
+        if cell.key not in self.left:
+            self.left.add(cell.key)
+            self.say(f"{line}; its result is waited for")
 
     def trouble(self, cell: Cell, line: str) -> None:
         self.troubles[cell.key] = line

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
+from . import process
 from .cells import Cell
-from .execute import FAILED, WAITING, run_cell, told
+from .execute import FAILED, run_cell, told
 from .live import Board
+
+LOOK = 2.0  # seconds between two looks at what another study runs
 
 
 def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callable[..., str] = run_cell) -> bool:
     """Runs cells, each by its own process, and tells the board.
+
+    A cell that another study runs is left to it, and taken over if that one ends without a result.
 
     Args:
         todo: In the order to start.
@@ -32,30 +38,44 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
     for gpu in _gpus(jobs):
         slots.put(gpu)
 
-    def one(cell: Cell) -> str:
+    def one(cell: Cell) -> bool:
+        """Returns whether it has to be looked at again."""
         if stop.is_set():
-            return WAITING
+            return False
         gpu = slots.get()
         try:
             board.start(cell)
             # Processes that share a cell find their GPUs themselves.
             own = gpu if cell.task.processes == 1 else None
             status = execute(str(cell.folder), max(1, threads // jobs), own, lambda: board.watch(cell), stop.is_set)
+        except process.Busy as e:
+            board.elsewhere(cell, str(e))
+            return True
         except Exception as e:  # whatever it is, the other cells go on
             status = FAILED
             board.trouble(cell, told(e))
         finally:
             slots.put(gpu)
         board.end(cell, status)
-        return status
+        return False
 
     with ThreadPoolExecutor(jobs) as pool:
-        pending = {pool.submit(one, cell) for cell in todo}
+        pending = {pool.submit(one, cell): cell for cell in todo}
+        others: list[Cell] = []
+        again = 0.0
         try:
-            while pending:
-                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            while pending or others:
+                done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 for future in done:
-                    future.result()
+                    cell = pending.pop(future)
+                    if future.result():
+                        others.append(cell)
+                        again = time.monotonic() + LOOK
+                if others and len(pending) < jobs and time.monotonic() >= again:
+                    pending |= {pool.submit(one, cell): cell for cell in others}
+                    others = []
+                elif not pending:
+                    time.sleep(0.5)
                 board.refresh()
         except BaseException as e:
             stop.set()

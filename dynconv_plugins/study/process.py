@@ -27,8 +27,8 @@ GRACE = 60.0  # seconds a trainer has to save what it saves
 _CHILD = """printf '%s, "group": %d}' "$0" $$ >"/dev/fd/$1"; shift; exec "$@\""""
 
 
-class Busy(RuntimeError):
-    """Another study, which is alive, runs this cell."""
+class Busy(UserError):
+    """Another study runs this cell."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def claimed(folder: Path) -> Iterator[int]:
     """Locks a cell's folder, after stopping what a killed study has left running there; yields the descriptor.
 
     Raises:
-        Busy: If somebody else is at it.
+        Busy: If another study is at it, or what a killed one has left there cannot be stopped.
         UserError: If the file system has no locks.
     """
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -84,7 +84,8 @@ def _stop_orphan(folder: Path, handle: int) -> None:
         owner = {}
     here = owner.get("machine") == socket.gethostname()
     if not here or _alive(owner.get("study"), owner.get("started")) or "group" not in owner:
-        raise Busy(f"is being run by another study, process {owner.get('study', '?')} on {owner.get('machine', '?')}")
+        who = f"process {owner.get('study', '?')} on {owner.get('machine', '?')}"
+        raise Busy(f"{folder} is being run by another study, {who}")
     for number in (signal.SIGTERM, signal.SIGKILL):
         with _ignored(ProcessLookupError):
             os.killpg(owner["group"], number)
@@ -93,7 +94,7 @@ def _stop_orphan(folder: Path, handle: int) -> None:
             if _locked(handle):
                 return
             time.sleep(0.1)
-    raise Busy(f"is held by process group {owner['group']}, which cannot be stopped")
+    raise Busy(f"{folder} is held by process group {owner['group']}, which cannot be stopped")
 
 
 def _alive(pid: int | None, started: str | None) -> bool:

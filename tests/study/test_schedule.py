@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from studies import IMAGES, MASKS, SERIES, write_plan
 
 from dynconv_plugins.errors import UserError
-from dynconv_plugins.study import cells, costs, hosts, plan, pool, schedule
+from dynconv_plugins.study import cells, costs, hosts, live, plan, pool, process, schedule
 from dynconv_plugins.study.estimate import Estimates
 
 
@@ -161,3 +162,23 @@ def test_a_network_more_or_less_keeps_what_was_trained(tmp_path: Path) -> None:
         assert not again.notes
         done = [cell.network for cell in again.cells if again.status[cell.key] == "done"]
         assert done == ["Net1"] and len({cell.folder for cell in again.cells}) == len(then["networks"])
+
+
+def test_what_another_study_runs_comes_last(tmp_path: Path, monkeypatch, capsys) -> None:
+    """And is taken over if that one has left it."""
+    monkeypatch.setattr(pool, "LOOK", 0.1)
+    todo = made(tmp_path, a={**SERIES, "models": ["static", "odconv"]})
+    ran = []
+
+    def run(folder: str, *rest: object) -> str:
+        ran.append(Path(folder).parent.name)
+        if "static" in folder and len(ran) < 5:
+            raise process.Busy(f"{folder} is being run by another study")
+        return "done"
+
+    board = live.Board(todo.cells, todo.status, Console(width=200))
+    assert pool.run(todo.cells, jobs=1, threads=1, board=board, execute=run)
+    assert ran == ["static", "odconv", *["static"] * (len(ran) - 2)] and len(ran) == 5
+    assert set(todo.status.values()) == {"done"} and not board.troubles
+    said = capsys.readouterr().out
+    assert said.count("is being run by another study; its result is waited for") == 1 and said.count("started") == 2

@@ -59,6 +59,22 @@ def last_words(folder: Path) -> str:
     return (telling or errors or kept or [""])[-1]
 
 
+def ending(code: int) -> str:
+    """How a command ended that has failed, from its exit code, which is negative for a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    hint = " (by a system out of memory?)" if code == -signal.SIGKILL else ""
+    return f"killed by {signal.Signals(-code).name}{hint}"
+
+
+def failure(code: int, folder: Path) -> str:
+    """Why a cell's command has failed, in a line: how it ended, and what its log says last."""
+    said = last_words(folder)
+    if code >= 0:
+        return f"{ending(code)}: {said or 'no output'}"
+    return f"{ending(code)}" + (f"; its last line: {said}" if said else "")
+
+
 def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> tuple[float, float]:
     """Runs one cell in an emptied folder and returns its seconds of wall clock and of processor time.
 
@@ -99,7 +115,7 @@ def run_cell(cell: Cell, watch: Callable[[], None], threads: int) -> tuple[float
                 child.wait()
             raise
     if child.returncode:
-        raise RuntimeError(f"exit code {child.returncode}: {last_words(cell.folder) or 'no output'}")
+        raise RuntimeError(failure(child.returncode, cell.folder))
     return time.monotonic() - started, _processor() - used
 
 

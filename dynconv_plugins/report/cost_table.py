@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from . import published
 from .compare import Compared, cost_of
-from .records import Task
+from .records import Costs, Task
 from .sheet import Head, Table, Value, breaks, decimal, decimals, figures, interval, listed, percent, prefixed, times
 from .statistics import summarise
 
@@ -74,17 +74,18 @@ def _memory(rows: Sequence[Compared]) -> list[tuple[str, str, str, float]]:
 def _about(rows: Sequence[Compared], shown: set[str]) -> str:
     """What the columns that are shown mean."""
     inputs = {c.input_size for r in rows if (c := r.model.costs) and c.input_size}
-    threads = {c.threads for r in rows if (c := r.model.costs) and c.threads}
+    places = {_place(c) for r in rows if (c := r.model.costs) and (c.threads or c.gpu)}
     about = f"Input {' or '.join('×'.join(map(str, s[1:])) for s in sorted(inputs))}. " if inputs else ""
     if any(title in shown for title, *_ in LATENCIES):
-        cores = f"{' or '.join(map(str, sorted(threads)))} CPU thread{'' if threads == {1} else 's'}"
-        about += f"Latency: the median of repeated forward passes{f' on {cores}' if threads else ''}, in torch's "
+        where = f" on {' or on '.join(sorted(places))}" if places else ""
+        about += f"Latency: the median of repeated forward passes{where}, in torch's "
         about += "default memory layout; channels_last is often faster. "
     if any(title in shown for title, *_ in _memory(rows)):
         about += "Memory of inference and of a training step: the most that tensors take at once, without the model. "
     if not any(r.model.costs for r in rows):
         about += "Parameters, MAdds and latency were not measured. "
-    about += "Memory of the training process: all of it. " if MEMORY in shown else ""
+    if MEMORY in shown:
+        about += f"Memory of the training process: all of it{', but for the GPU' * _on_gpu(rows)}. "
     if "training" in shown:
         about += "Training: processor time of the whole command, its start included (wall clock on a GPU). It depends "
         about += "less than the clock on what runs beside it, but by tens of percent it does. "
@@ -100,6 +101,15 @@ def _about(rows: Sequence[Compared], shown: set[str]) -> str:
     if "published parameters" in shown:
         about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."
     return about.strip()
+
+
+def _place(costs: Costs) -> str:
+    return costs.gpu or f"{costs.threads} CPU thread{'' if costs.threads == 1 else 's'}"
+
+
+def _on_gpu(rows: Sequence[Compared]) -> bool:
+    """Whether a GPU trained one of the models."""
+    return any((c.record.get("machine") or {}).get("gpu") for row in rows for c in row.model.cells.values())
 
 
 def _started_again(rows: Sequence[Compared]) -> str:

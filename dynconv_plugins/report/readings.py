@@ -67,11 +67,13 @@ def costs(path: Path, measured: int) -> dict[str, Costs]:
     models = read["models"] if isinstance(read, dict) and isinstance(read.get("models"), dict) else None
     if models is None:
         raise ValueError("it has no models")
-    threads = read.get("threads")
-    return {str(k): _cost(v, measured, threads) for k, v in models.items() if isinstance(v, dict)}
+    where = {
+        name: v if isinstance(v := read.get(name), kind) else None for name, kind in (("threads", int), ("gpu", str))
+    }
+    return {str(k): _cost(v, measured, where) for k, v in models.items() if isinstance(v, dict)}
 
 
-def _cost(read: Mapping[str, Any], measured: int, threads: Any) -> Costs:
+def _cost(read: Mapping[str, Any], measured: int, where: Mapping[str, Any]) -> Costs:
     quartiles = {}
     for batch, values in (read.get("latency_ms") or {}).items():
         three = tuple(finite(v) for v in values) if isinstance(values, list) and len(values) == 3 else ()
@@ -85,7 +87,7 @@ def _cost(read: Mapping[str, Any], measured: int, threads: Any) -> Costs:
         input_size=tuple(read.get("input_size") or ()),
         latency_ms=quartiles,
         memory_mb={k: v for k, v in memory.items() if v > 0},
-        threads=threads if isinstance(threads, int) else None,
+        **where,
     )
 
 

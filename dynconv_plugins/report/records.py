@@ -68,6 +68,7 @@ class Costs:
     """Measured costs of a model. Latencies are quartiles in ms by batch size, memory is in MB.
 
     `measured` numbers the measurement: ratios are formed within one only, since another machine has another speed.
+    `gpu` names where latency and memory were measured; None for the CPU, on so many `threads`.
     """
 
     measured: int
@@ -77,6 +78,7 @@ class Costs:
     latency_ms: Mapping[int, tuple[float, float, float]] = field(default_factory=dict)
     memory_mb: Mapping[str, float] = field(default_factory=dict)
     threads: int | None = None
+    gpu: str | None = None
 
     @property
     def restless(self) -> bool:

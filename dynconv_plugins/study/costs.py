@@ -26,12 +26,13 @@ ROUNDS, FEW_ROUNDS = 7, 3
 SLOW = 5.0  # seconds for one turn of all models
 
 
-def measured(folders: list[Path], seconds: float) -> tuple[dict[str, dict], dict[str, str]]:
+def measured(folders: list[Path], seconds: float, device: str = "cpu") -> tuple[dict[str, dict], dict[str, str]]:
     """Parameters, MAdds, latency and memory of trained cells, one a model.
 
     Args:
         folders: The cells, of one task.
         seconds: About how long to measure each latency.
+        device: ``'cpu'`` or ``'cuda'``, of latency and memory.
 
     Returns:
         The costs by model, and why others have none.
@@ -53,11 +54,11 @@ def measured(folders: list[Path], seconds: float) -> tuple[dict[str, dict], dict
         x = hosts.get(record["host"]).example(record, 1)
         counted = complexity(model, tuple(x.shape))
         made[name] = {"params": counted.params, "macs": counted.macs, "input_size": list(x.shape), "latency_ms": {}}
-        made[name]["memory_mb"] = _memory(model, record)
+        made[name]["memory_mb"] = _memory(model.to(device), record)
     for batch in BATCHES:
         runs = {}
         for name, (model, record) in models.items():
-            runs[name] = _forward(model, hosts.get(record["host"]).example(record, batch))
+            runs[name] = _forward(model, hosts.get(record["host"]).example(record, batch).to(device))
         for name, quartiles in _in_turns(runs, seconds).items():
             made[name]["latency_ms"][str(batch)] = quartiles
     return made, failed
@@ -90,8 +91,8 @@ def _memory(model: nn.Module, record: dict) -> dict[str, float]:
 
     On one thread: some of torch's convolutions take scratch memory for each, which is none of the network's.
     """
-    host = hosts.get(record["host"])
-    large, small = host.example(record, 64), host.example(record, 8)
+    host, device = hosts.get(record["host"]), next(model.parameters()).device
+    large, small = host.example(record, 64).to(device), host.example(record, 8).to(device)
     inference, threads = _forward(model, large), torch.get_num_threads()
 
     def train() -> None:
@@ -102,10 +103,10 @@ def _memory(model: nn.Module, record: dict) -> dict[str, float]:
     torch.set_num_threads(1)
     try:
         inference()  # what a first call makes and keeps is not what a call takes
-        found = {"weights": memory.stored(model) / 2**20, "inference_64": memory.peak(inference) / 2**20}
+        found = {"weights": memory.stored(model) / 2**20, "inference_64": memory.peak(inference, device.type) / 2**20}
         model.train()
         train()
-        found["training_8"] = memory.peak(train) / 2**20
+        found["training_8"] = memory.peak(train, device.type) / 2**20
     finally:
         torch.set_num_threads(threads)
         model.eval()
@@ -119,9 +120,10 @@ def main() -> None:
         warnings.simplefilter("ignore")
         from .provenance import machine
 
-        models, failed = measured([Path(f) for f in folders], float(seconds))
-    threads = torch.get_num_threads()
-    cells.write(Path(out), {"threads": threads, "machine": machine(), "models": models}, "costs.json")
+        gpu = machine()["gpu"]
+        models, failed = measured([Path(f) for f in folders], float(seconds), "cuda" if gpu else "cpu")
+    where = {"gpu": gpu, "threads": torch.get_num_threads(), "machine": machine()}
+    cells.write(Path(out), {**where, "models": models}, "costs.json")
     if failed:
         raise UserError("not measured: " + "; ".join(f"{name} ({why})" for name, why in failed.items()))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..demo.machine import cores
-from ..demo.runner import last_words
+from ..demo.runner import failure
 from ..errors import UserError
 from . import cells, hosts, process, provenance, score
 
@@ -31,7 +31,7 @@ def run_cell(
     Args:
         folder: The cell's folder, with its ``cell.json``.
         threads: CPU threads of the command; 0: all cores that this process may use.
-        gpu: The only GPU that it sees; None: all.
+        gpu: The GPUs that it sees, as CUDA_VISIBLE_DEVICES names them; None: all.
         watch: Called about twice a second.
         stopped: Whether to stop.
 
@@ -69,7 +69,7 @@ def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -
                 took = {"seconds": spent[0] + used.seconds, "processor_seconds": spent[1] + used.processor_seconds}
                 record = cells.update(path, memory_mb=used.memory_mb, trained=code == 0, **took)
                 if code:
-                    return _ended(path, WAITING if stopped() else FAILED, f"exit code {code}: {last_words(path)}")
+                    return _ended(path, WAITING if stopped() else FAILED, failure(code, path))
             if hosts.get(record["host"]).SCORED_BY_TRAINER:
                 score.score(path)
                 return _ended(path, DONE, "")
@@ -77,7 +77,7 @@ def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -
             command = (sys.executable, "-m", "dynconv_plugins.study.score", str(path))
             code, _ = process.run(command, env, log, lock, watch, stopped)
             if code:
-                return _ended(path, WAITING if stopped() else FAILED, f"not scored: {last_words(path)}")
+                return _ended(path, WAITING if stopped() else FAILED, f"not scored: {failure(code, path)}")
     except Exception as e:
         if os.environ.get("DYNCONV_DEBUG", "") not in ("", "0"):
             traceback.print_exc()

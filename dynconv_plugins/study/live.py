@@ -17,6 +17,8 @@ from . import cells, hosts
 from .cells import Cell
 from .execute import DONE, FAILED, WAITING
 
+TABLE = 5  # lines of a table that are not its rows
+
 
 class Board:
     """Shows how far a study is: a table that is kept up to date on a terminal, lines elsewhere.
@@ -107,11 +109,18 @@ class Board:
         return f"{done} of {len(self.status)} cells done"
 
     def _drawn(self) -> list[Table | Text]:
-        table = summary(self.cells, self.status, self.scores)
+        """What runs comes first, for what is below a screen's last line cannot be seen."""
         lines = [Text(f"{self._count()}", style="bold")]
         for key, (_, since, note) in self.running.items():
-            lines.append(Text(f"  {key}  {time.monotonic() - since:.0f} s  {note}"))
-        return [table, *lines]
+            lines.append(Text(f"  {key}  {time.monotonic() - since:.0f} s  {note}", no_wrap=True, overflow="ellipsis"))
+        # Of a study that is too long for the screen: the tasks, then the models, that run at the moment.
+        shown, running = self.cells, [cell for cell, _, _ in self.running.values()]
+        for wanted in ({c.task.name for c in running}, {(c.task.name, c.column) for c in running}):
+            tasks = {c.task.name for c in shown}
+            rows = {(c.task.name, c.column) for c in shown}
+            if wanted and len(rows) + len(tasks) + TABLE + len(lines) > self.console.height:
+                shown = [c for c in shown if wanted & {c.task.name, (c.task.name, c.column)}]
+        return [*lines, summary(shown, self.status, self.scores)]
 
 
 def summary(all_cells: list[Cell], status: dict[str, str], scores: dict[str, float | None]) -> Table:

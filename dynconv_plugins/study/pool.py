@@ -24,7 +24,7 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
 
     Args:
         todo: In the order to start.
-        jobs: How many at a time. With GPUs each gets the next one in turn.
+        jobs: How many at a time. They share the GPUs.
         threads: CPU threads for all of them together.
         board: Where progress is shown; it knows every cell's status afterwards.
         execute: Runs one cell.
@@ -34,19 +34,19 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
     """
     jobs = max(1, min(jobs, len(todo)))  # so that fewer cells get more threads each
     stop = threading.Event()
-    slots: queue.Queue[str | None] = queue.Queue()
-    for gpu in _gpus(jobs):
-        slots.put(gpu)
+    slots: queue.Queue[tuple[str, ...]] = queue.Queue()
+    for gpus in shares(jobs):
+        slots.put(gpus)
 
     def one(cell: Cell) -> bool:
         """Returns whether it has to be looked at again."""
         if stop.is_set():
             return False
-        gpu = slots.get()
+        gpus = slots.get()
         try:
             board.start(cell)
-            # Processes that share a cell find their GPUs themselves.
-            own = gpu if cell.task.processes == 1 else None
+            # One each for its processes; where the share has too few, all that there are.
+            own = ",".join(gpus[: cell.task.processes]) if len(gpus) >= cell.task.processes else None
             status = execute(str(cell.folder), max(1, threads // jobs), own, lambda: board.watch(cell), stop.is_set)
         except process.Busy as e:
             board.elsewhere(cell, str(e))
@@ -55,7 +55,7 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
             status = FAILED
             board.trouble(cell, told(e))
         finally:
-            slots.put(gpu)
+            slots.put(gpus)
         board.end(cell, status)
         return False
 
@@ -88,10 +88,11 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
     return True
 
 
-def _gpus(jobs: int) -> list[str | None]:
+def shares(jobs: int) -> list[tuple[str, ...]]:
+    """The GPUs of each of so many jobs, which share one only if there are fewer; none where there are no GPUs."""
     import torch
 
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = [n.strip() for n in seen.split(",")] if seen else [str(n) for n in range(count)]
-    return [names[i % len(names)] if count else None for i in range(jobs)]
+    return [(tuple(names[i::jobs]) or (names[i % len(names)],)) if count else () for i in range(jobs)]

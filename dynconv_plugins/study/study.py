@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from ..demo.runner import ending
 from ..errors import UserError
 from ..writing import write_text
 from . import cells, pool, schedule
@@ -106,16 +107,16 @@ class Study:
             command += map(str, firsts.values())
             done = subprocess.run(command, env=environment({}, self.threads, None), capture_output=True, text=True)
             if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-                made.troubles[f"{task}, costs"] = last
+                said = done.stderr.strip().splitlines() if done.returncode > 0 else []
+                made.troubles[f"{task}, costs"] = (said or [ending(done.returncode)])[-1]
 
     def _costed(self, path: Path, firsts: Mapping[str, Path]) -> bool:
         try:
-            stored = yaml.safe_load(path.read_text())["models"]
-        except (OSError, yaml.YAMLError, KeyError, TypeError):
+            stored = set(yaml.safe_load(path.read_text())["models"])
+        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
             return False
         newest = max((folder / cells.METRICS).stat().st_mtime for folder in firsts.values())
-        return set(stored) >= set(firsts) and path.stat().st_mtime >= newest
+        return stored >= set(firsts) and path.stat().st_mtime >= newest
 
     def _end(self, made: schedule.Schedule, whole: bool) -> int:
         scores = {c.key: score_of(c.folder) for c in made.cells if made.status[c.key] == DONE}

@@ -61,6 +61,16 @@ def test_a_failed_cell_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert "failed" in said and finished(bad) is None
 
 
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [(signal.SIGKILL, "killed by SIGKILL (by a system out of memory?)"), (signal.SIGSEGV, "killed by SIGSEGV")],
+)
+def test_a_killed_command_is_told_as_such(tmp_path: Path, number: int, told: str) -> None:
+    code = f"import os; print('epoch 3', flush=True); os.kill(os.getpid(), {int(number)})"
+    _, errors, _ = run([cell(tmp_path, code), cell(tmp_path, code.replace("'epoch 3'", "''"), "odconv")])
+    assert errors == {"images/static": f"{told}; its last line: epoch 3", "images/odconv": told}
+
+
 def test_the_exception_of_a_command_is_told_not_that_of_its_launcher(tmp_path: Path) -> None:
     code = "import subprocess, sys; subprocess.check_call([sys.executable, '-c', 'raise ValueError(\"the cause\")'])"
     _, errors, _ = run([cell(tmp_path, code)])

@@ -232,6 +232,17 @@ def test_above_and_below_are_words(fabricate, score: float, words: str) -> None:
     assert rows[1].sentence == f"ODConv is {words} its static twin: too few runs to test."
 
 
+@pytest.mark.parametrize(("gpu", "where"), [(None, "on 2 CPU threads"), ("NVIDIA H200", "on NVIDIA H200")])
+def test_where_costs_were_measured(fabricate, gpu: str | None, where: str) -> None:
+    scores = {"static": [0.5], "odconv": [0.5]}
+    made = fabricate().task("task", "timm", scores, machine={"cpu": "a processor", "gpu": gpu})
+    edit(made.root / "task" / "costs.json", gpu=gpu)
+    task = collect([made.root]).tasks["task"]
+    about = costs(task, compare(task)).about
+    assert f"repeated forward passes {where}, in" in about
+    assert ("Memory of the training process: all of it, but for the GPU." in about) == bool(gpu)
+
+
 def test_costs_of_few_and_of_resumed_runs(fabricate) -> None:
     """An interval ends at nothing, has its unit behind a multiple, and a resumed run's absence is told."""
     made = fabricate().task("task", "timm", {k: [0.5, 0.5] for k in ("static", "odconv", "hard")})

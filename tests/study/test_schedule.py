@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from studies import IMAGES, MASKS, SERIES, write_plan
 
 from dynconv_plugins.errors import UserError
-from dynconv_plugins.study import cells, costs, hosts, live, plan, pool, process, schedule
+from dynconv_plugins.study import cells, costs, hosts, live, plan, pool, process, schedule, study
 from dynconv_plugins.study.estimate import Estimates
 
 
@@ -182,3 +183,66 @@ def test_what_another_study_runs_comes_last(tmp_path: Path, monkeypatch, capsys)
     assert set(todo.status.values()) == {"done"} and not board.troubles
     said = capsys.readouterr().out
     assert said.count("is being run by another study; its result is waited for") == 1 and said.count("started") == 2
+
+
+@pytest.mark.parametrize(
+    ("jobs", "visible", "expected"),
+    [
+        (1, None, ["0123"]),
+        (2, None, ["02", "13"]),
+        (6, None, ["0", "1", "2", "3", "0", "1"]),
+        (2, "5,7,6,4", ["56", "74"]),
+    ],
+)
+def test_jobs_share_the_gpus(monkeypatch, jobs: int, visible: str | None, expected: list[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert ["".join(share) for share in pool.shares(jobs)] == expected
+
+
+def test_a_cell_sees_as_many_gpus_as_it_has_processes(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(pool, "shares", lambda jobs: [("0", "2"), ("1", "3")][:jobs])
+    seen = {}
+
+    def run(folder: str, threads: int, gpu: str | None, *rest: object) -> str:
+        seen[Path(folder).parent.parent.name] = gpu
+        return "done"
+
+    tasks = {f"p{n}": {**SERIES, "processes": n, "options": {"epochs": 1, "batch_size": 6}} for n in (1, 2, 3)}
+    todo = made(tmp_path, **tasks)
+    board = live.Board(todo.cells, todo.status, Console(file=io.StringIO()))
+    assert pool.run(todo.cells, jobs=1, threads=1, board=board, execute=run)
+    assert seen == {"p1": "0", "p2": "0,2", "p3": None}
+
+
+@pytest.mark.parametrize("height", [16, 24, 60])
+def test_what_runs_is_on_the_screen(tmp_path: Path, height: int) -> None:
+    """Also of a study that is longer than the screen."""
+    models = ["static", "odconv", "dcd", "dyconv", "condconv", "globalsoft", "hard", "a2d2c"]
+    todo = made(tmp_path, **{name: {**SERIES, "models": models} for name in ("a", "b", "c")})
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, height=height, width=100)
+    with live.Board(todo.cells, todo.status, console) as board:
+        cell = next(c for c in todo.cells if c.key == "b/hard/seed0")
+        board.start(cell)
+        board.running[cell.key] = (cell, board.running[cell.key][1], "3 of 30  loss 1.2")
+        board.refresh()
+        said = screen.getvalue()
+    assert "0 of 24 cells done" in said and "3 of 30  loss 1.2" in said
+    lines = said.splitlines()
+    assert len(lines) <= height and any("hard" in line and "0/1" in line for line in lines)
+    assert (sum("0/1" in line for line in lines) == 24) == (height == 60)
+
+
+def test_damaged_costs_are_measured_again(tmp_path: Path) -> None:
+    todo = made(tmp_path, a=SERIES)
+    folder = todo.cells[0].folder
+    cells.write(folder, {"score": 0.5}, cells.METRICS)
+    path = tmp_path / "costs.json"
+    each = study.Study(None, tmp_path, {}, 1)
+    for text, costed in ((b'{"models": {"static": {}}}', True), (b"\xff\xfe", False), (b'{"models": null}', False)):
+        path.write_bytes(text)
+        assert each._costed(path, {"static": folder}) is costed

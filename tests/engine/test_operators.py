@@ -13,6 +13,7 @@ from torch import nn
 import dynconv_plugins as dc
 
 WITHOUT_LOSS = {"budget_weight": 0.0, "sparsity_weight": 0.0}  # it has tests of its own
+COOLED = [{}, {"temperature": 3.0}]
 
 
 class TestOperators(Battery):
@@ -33,8 +34,18 @@ class TestOperators(Battery):
         "fdconv": definitions.fdconv,
     }
     variants = {
+        "dyconv": COOLED,
         "dcd": [{}, {"grid": 2}],
-        "a2d2c": [{"sampling": "random", "points": 7}, {"sampling": "fixed", "sets": 1}, {"sampling": "none"}],
+        "odconv": COOLED,
+        "odconv4x": COOLED,
+        "a2d2c": [
+            {"sampling": "random", "points": 7},
+            {"sampling": "fixed", "sets": 1, "temperature": 3.0},
+            {"sampling": "none"},
+        ],
+        "a2d2cplus": COOLED,
+        "localsoft": COOLED,
+        "fdconv": COOLED,
         "hard": [
             {"mask": "input", **WITHOUT_LOSS},
             {"mask": "task", **WITHOUT_LOSS},

@@ -89,7 +89,10 @@ class Studio(Album):
 
 def _recolour(figure: plt.Figure) -> None:
     """Real colours instead of the stand-ins, for the PNG."""
-    for artist in figure.findobj():
+    artists = figure.findobj()
+    # The box behind a text is not among its figure's artists.
+    boxes = (artist.get_bbox_patch() for artist in artists if isinstance(artist, plt.Text))
+    for artist in (*artists, *filter(None, boxes)):
         for part in ("color", "edgecolor", "facecolor", "markerfacecolor", "markeredgecolor"):
             getter, setter = getattr(artist, f"get_{part}", None), getattr(artist, f"set_{part}", None)
             if getter and setter:

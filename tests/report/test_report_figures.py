@@ -23,7 +23,7 @@ from dynconv_plugins.report.compare import compare
 from dynconv_plugins.report.looks import SHAPES, looks
 from dynconv_plugins.report.names import label_of
 from dynconv_plugins.report.records import STATIC
-from dynconv_plugins.report.studio import Studio, plt
+from dynconv_plugins.report.studio import ON_PAPER, Studio, plt
 
 SEEDS = [0.60, 0.61, 0.62]
 
@@ -143,3 +143,14 @@ def test_equal_markers_are_told_apart_by_their_network(fabricate, studio: Studio
     assert "static twin, which is named" in cost_plot.caption(task, rows)
     _, task, rows = study_of(fabricate, {"static": SEEDS, "odconv": SEEDS})
     assert "Thin lines" not in cost_plot.caption(task, rows), "one network needs none"
+
+
+def test_the_png_has_none_of_the_stand_ins(fabricate, studio: Studio) -> None:
+    """They are nearly black: the box behind a network's name would be a bar, and the name not to be read."""
+    scores = {f"{n}-{o}": [0.5, 0.6] for n in ("FCN", "ResNet") for o in ("static", "odconv")}
+    _, task, rows = study_of(fabricate, scores, host="tsai", networks=("FCN", "ResNet"))
+    drawn(cost_plot.against_cost, task, rows, studio=studio)
+    shown = plt.imread(studio.folder / "task-cost-macs.png")[..., :3] * 255
+    for stand_in in ON_PAPER:
+        colour = [int(stand_in[i : i + 2], 16) for i in (1, 3, 5)]
+        assert not (np.abs(shown - colour).max(-1) < 1).any(), stand_in

@@ -211,6 +211,22 @@ class Battery:
     @pytest.mark.parametrize("temperature", [1.0, 30.0])
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
     def test_autocast(self, name, temperature, dtype):
+        """Outputs and gradients are float32's, to the precision of `dtype`."""
+        op, x = build(name).float(), data(dtype=torch.float32)
+        op.set_temperature(temperature)
+        leaves = [p.requires_grad_() for p in (x, *op.parameters())]
+        want = run(op, x)
+        with torch.autocast("cpu", dtype):
+            got = run(op, x)
+        bound, gradient_bound = {torch.bfloat16: (2e-2, 1e-1), torch.float16: (3e-3, 3e-2)}[dtype]
+        assert got.dtype == dtype and (got.float() - want).norm() < bound * want.norm()
+        grads = [torch.autograd.grad(scalar(y), leaves, allow_unused=True) for y in (got, want)]
+        for g, w in zip(*grads, strict=True):
+            assert g is w is None or (g - w).norm() < gradient_bound * w.norm()
+
+    @pytest.mark.parametrize("temperature", [1.0, 30.0])
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_autocast_of_large_inputs(self, name, temperature, dtype):
         op = build(name).float()
         op.set_temperature(temperature)
         with torch.autocast("cpu", dtype):

@@ -11,10 +11,14 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import by_hand
 import numpy as np
 import pytest
+import timm
+import torch
 from studies import IMAGES, MASKS, SERIES, STUDY, TASK, write_plan
 
+import timm_models  # noqa: F401 - registers the models
 from dynconv_plugins import cli
 from dynconv_plugins.study import hosts
 
@@ -47,11 +51,25 @@ def test_a_cell_of_each_host(short: Path, study, monkeypatch: pytest.MonkeyPatch
             stored = np.load(out / key / "seed0" / "predictions.npz")
             assert len(stored["truth"]) == most
             assert metrics["score"] == pytest.approx((stored["truth"] == stored["predicted"]).mean())
-    # mIoU is the mean over what is shown or predicted
-    _, metrics = cell(out / "masks" / "odconv" / "seed0")
+
+    # the scores of images and masks, counted by hand from the checkpoints
+    folder = out / "images" / "odconv" / "seed0"
+    record, metrics = cell(folder)
+    weights, stored = by_hand.stored(folder / "run" / "model_best.pth.tar"), np.load(folder / "predictions.npz")
+    net = timm.create_model("resnet18_odconv", num_classes=2)
+    truth, logits = by_hand.classified(net, weights["state_dict"], Path(record["data"]["path"]) / "test")
+    assert stored["truth"].tolist() == truth.tolist()
+    assert stored["predicted"].tolist() == logits.argmax(1).tolist()
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(truth)).item()
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    folder = out / "masks" / "odconv" / "seed0"
+    record, metrics = cell(folder)
+    (best,) = (folder / "run").glob("best_*.pth")
+    voc = Path(record["data"]["path"]) / "VOCdevkit" / "VOC2012"
+    counted = by_hand.overlaps(by_hand.segmented(folder / "config.py", best, voc))
     known = [v for v in metrics["per_class"].values() if v is not None]
-    assert metrics["score"] == pytest.approx(np.mean(known)) and len(known) < len(metrics["per_class"]) == 21
-    assert 0 < metrics["constant_score"] <= 0.5, "of at least two classes"
+    assert known == pytest.approx(counted.pop("ious")) and len(known) < len(metrics["per_class"]) == 21
+    assert {name: metrics[name] for name in counted} == pytest.approx(counted)
 
     # the costs that were left out are all that is left to do
     done = study(path, "--out", out, "--tasks", "series", "--threads", 1)

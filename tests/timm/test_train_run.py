@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 from timm.utils import NativeScaler
 from training import DYNAMIC, SMALL, load, make_folder, summary
@@ -100,6 +101,7 @@ def test_a_run_learns_and_records(folder: Path, tmp_path: Path) -> None:
     rows = train(
         folder, tmp_path, "--epochs", 6, "--model-ema", "--model-ema-decay", 0.5, "--temperature-epochs", 4,
         "--log-tensorboard", "--amp", "--amp-dtype", "bfloat16", "--clip-grad", 5, "--clip-mode", "agc",
+        "--validation-batch-size", 4,
     )  # fmt: skip
     assert list(rows[0]) == ["epoch", "train_loss", "eval_loss", "eval_top1", "eval_top5", "lr"]
     assert [int(row["epoch"]) for row in rows] == list(range(6))
@@ -120,6 +122,28 @@ def test_a_run_learns_and_records(folder: Path, tmp_path: Path) -> None:
     assert temperatures("checkpoint-0.pth.tar", "state_dict") == {30 - 29 / 4}
     for key in ("state_dict", "state_dict_ema"):
         assert temperatures("last.pth.tar", key) == {1.0}
+
+    # what is recorded is of the average, and of every validation image once
+    recorded = [float(rows[-1][f"eval_{name}"]) for name in ("loss", "top1", "top5")]
+    last = load(out / "last.pth.tar")
+    assert recorded == pytest.approx(validated(last["state_dict_ema"], folder / "val"), rel=1e-3)
+    assert recorded[0] != pytest.approx(validated(last["state_dict"], folder / "val")[0], rel=5e-3)
+
+
+@torch.inference_mode()
+def validated(state: dict[str, torch.Tensor], folder: Path) -> list[float]:
+    """Loss, top-1 and top-5 in per cent of `DYNAMIC` in bfloat16, one image at a time."""
+    model = timm.create_model(DYNAMIC[1], num_classes=3, small_stem=True, channels=(8, 16, 16, 32)).eval()
+    model.load_state_dict(state)
+    config = timm.data.resolve_data_config({"input_size": (3, 32, 32)}, model=model)
+    images = timm.data.ImageDataset(str(folder), transform=timm.data.create_transform(**config))
+    sums = torch.zeros(3, dtype=torch.float64)
+    for image, target in images:
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model(image[None])[0].double()
+        place = (logits > logits[target]).sum()
+        sums += torch.stack([-logits.log_softmax(0)[target], 100.0 * (place < 1), 100.0 * (place < 5)])
+    return (sums / len(images)).tolist()
 
 
 def test_the_budget_is_trained_with_and_recorded(

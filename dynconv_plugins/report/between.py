@@ -7,8 +7,8 @@ from itertools import combinations
 from .compare import overlap, p_value, points
 from .records import STATIC, Model, Task
 from .same import alike, corrected
-from .sheet import Head, Table, Value
-from .statistics import Paired, paired
+from .sheet import NUMBERS, Head, Table, Value
+from .statistics import ENOUGH, LEVEL, Paired, paired
 
 
 def between(task: Task) -> list[Table]:
@@ -43,7 +43,8 @@ def between(task: Task) -> list[Table]:
         many = "the one pair" if tests == 1 else f"the {tests} pairs"
         table.about = (
             "The row's model less the column's, over common runs; p of the same test as against the static twin, after "
-            f"Holm's correction for {many} that could be tested."
+            f"Holm's correction for {many} that could be tested. Bold where p is below {LEVEL:.2f} in "
+            f"{NUMBERS[ENOUGH]} common runs or more: fewer make no firm result."
         )
         made.append(table)
     return made
@@ -69,4 +70,5 @@ def _field(pair: Paired, p: float | None, sign: int) -> Value:
     if not pair.summary.n:
         return Value()
     mean = sign * pair.summary.mean
-    return Value(points(mean), p_value(p), 100 * mean, tone="best" if p is not None and p < 0.05 else "")
+    firm = p is not None and p < LEVEL and pair.summary.n >= ENOUGH
+    return Value(points(mean), p_value(p), 100 * mean, tone="best" if firm else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import UserError
 from ..writing import write_text
 from .archive import ARCHIVE, pack
+from .caveats import caveats
 from .looks import looks
 from .markdown import markdown
 from .overview import overview
@@ -17,7 +18,7 @@ from .records import Study
 from .sections import provenance, section
 from .sheet import listed
 from .studio import Studio
-from .summary import Answer, caveats
+from .summary import Answer
 from .tuned import recipes
 
 

@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from .readings import predictions
-from .records import STATIC, Model, Task
+from .records import Model, Task
 from .same import alike, corrected
-from .statistics import LEVEL, McNemar, Paired, Summary, mcnemar, paired, summarise, wilson
-
-
-class Verdict(Enum):
-    """What may be said of a model beside its static twin."""
-
-    BETTER = "beats its static twin"
-    WORSE = "worse than its static twin"
-    OPEN = "not significant"
-    FEW = "too few runs to test"
-    NO_SPREAD = "no spread between runs to test"
-    REFERENCE = "the static twin"
-    NO_TWIN = "no static twin to compare with"
-    TWIN_WAITS = "its static twin has no result yet"
-    NO_RESULT = "no result"
+from .sheet import NUMBERS
+from .statistics import ENOUGH, LEVEL, McNemar, Paired, Summary, mcnemar, paired, summarise, wilson
+from .verdicts import Verdict, judged
 
 
 @dataclass(frozen=True)
@@ -41,7 +29,7 @@ class Compared:
         pair: Its scores less its twin's over common units.
         p: The p value that decides, after Holm's correction.
         tests: For how many tests `p` is corrected: those of the task's models that could be made.
-        exact: McNemar's test against the twin, where both have one run and predictions.
+        exacts: McNemar's test against the twin for each common run; none where one's predictions are not known.
     """
 
     model: Model
@@ -53,13 +41,18 @@ class Compared:
     pair: Paired | None
     p: float | None
     tests: int
-    exact: McNemar | None
+    exacts: tuple[McNemar, ...]
     verdict: Verdict
 
     def mean_of(self, what: str) -> float | None:
         """Mean over runs of another figure of `Metrics`; None where no run has it."""
         known = [v for r in self.model.results.values() if (v := getattr(r, what)) is not None]
         return sum(known) / len(known) if known else None
+
+    @property
+    def exact(self) -> McNemar | None:
+        """McNemar's test where there is one run: no test over runs stands beside it."""
+        return self.exacts[0] if len(self.model.results) == 1 and self.exacts else None
 
     @property
     def gap(self) -> str:
@@ -80,11 +73,19 @@ class Compared:
         """The verdict with its p value, and with the uncorrected one where the correction decides."""
         if self.p is None:
             return self.verdict.value
+        if self.verdict.hinted:
+            few = f", too few for a firm result ({NUMBERS[ENOUGH]} make one)"
+            return f"{p_value(self.p)} in {NUMBERS[self.pair.summary.n]} runs{few}{_each(self.exacts)}"
         if self.verdict is Verdict.OPEN and self.pair.p < LEVEL:
             return (
                 f"not significant ({p_value(self.pair.p)} alone, {p_value(self.p)} corrected for {self.tests} models)"
             )
         return f"{self.verdict.value}, {p_value(self.p)}" if self.verdict is Verdict.OPEN else p_value(self.p)
+
+    @property
+    def hint(self) -> str:
+        """The p value with the number of runs it is of, and what single pairs of networks say beside it."""
+        return f"{p_value(self.p)} in {NUMBERS[self.pair.summary.n]} runs{_each(self.exacts)}"
 
     @property
     def sentence(self) -> str:
@@ -95,6 +96,9 @@ class Compared:
             return f"{self.name} beats its static twin by {self.gap}, {self.finding}."
         if self.verdict is Verdict.WORSE:
             return f"{self.name} does not beat its static twin, it is worse: {self.gap}, {self.finding}."
+        if self.verdict.hinted:
+            where = "ahead of" if self.verdict is Verdict.AHEAD else "behind"
+            return f"{self.name} is {where} its static twin: {self.gap}, {self.finding}."
         if self.p is None:
             return f"{self.name} is {_apart(self.pair.summary.mean)} its static twin: {self.finding}."
         return f"{self.name} does not beat its static twin: {self.gap}, {self.finding}."
@@ -188,7 +192,7 @@ def _pair(model: Model, twin: Model | None, rho: float) -> Paired | None:
 
 def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, tests: int, rho: float) -> Compared:
     results = list(model.results.values())
-    test, one = task.data("test"), len(results) == 1
+    test = task.data("test")
     accuracy = task.score_name == "accuracy" and isinstance(test, int) and test > 0
     return Compared(
         model=model,
@@ -200,35 +204,28 @@ def _compared(task: Task, model: Model, pair: Paired | None, p: float | None, te
         pair=pair,
         p=p,
         tests=tests,
-        exact=_exact(model, task.twin(model)) if one else None,
-        verdict=_verdict(task, model, pair, p),
+        exacts=_exacts(model, task.twin(model)),
+        verdict=judged(task, model, pair, p),
     )
 
 
-def _exact(model: Model, twin: Model | None) -> McNemar | None:
-    if twin is None:
-        return None
-    unit, ours = next(iter(model.results.items()))
-    theirs = twin.results.get(unit)
-    a, b = predictions(ours.predictions), predictions(theirs.predictions if theirs else None)
-    if a is None or b is None or a[0].shape != b[0].shape or (a[0] != b[0]).any():
-        return None
-    return mcnemar(a[0], a[1], b[1])
+def _exacts(model: Model, twin: Model | None) -> tuple[McNemar, ...]:
+    made = []
+    for unit in [u for u in model.results if twin and u in twin.results]:
+        a, b = (predictions(m.results[unit].predictions) for m in (model, twin))
+        if a is None or b is None or a[0].shape != b[0].shape or (a[0] != b[0]).any():
+            return ()
+        made.append(mcnemar(a[0], a[1], b[1]))
+    return tuple(made)
 
 
-def _verdict(task: Task, model: Model, pair: Paired | None, p: float | None) -> Verdict:
-    twin = task.twin(model)
-    if not model.results:
-        return Verdict.NO_RESULT
-    if model.operator == STATIC:
-        return Verdict.REFERENCE
-    if twin is None or not twin.results:
-        return Verdict.TWIN_WAITS if model.network in task.static else Verdict.NO_TWIN
-    if p is None:
-        return Verdict.NO_SPREAD if pair and "spread" in pair.why else Verdict.FEW
-    if p >= LEVEL:
-        return Verdict.OPEN
-    return Verdict.BETTER if pair.summary.mean > 0 else Verdict.WORSE
+def _each(exacts: Sequence[McNemar]) -> str:
+    """What McNemar's tests say of single pairs of networks, to be read beside a test of few runs."""
+    if not exacts:
+        return ""
+    ps = list(dict.fromkeys(p_value(e.p) for e in sorted(exacts, key=lambda e: e.p)))
+    told = ps[0] if len(ps) == 1 else f"{ps[0]} to {ps[-1].removeprefix('p = ')}"
+    return f"; McNemar's test of each pair of networks, uncorrected: {told}"
 
 
 def points(fraction: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 DASH = "–"
 WILSON = "†"  # beside an interval of the test set alone
+NUMBERS = ("none", "one", "two", "three", "four", "five")
 PREFIXES = {"G": 1e9, "M": 1e6, "k": 1e3}
 
 

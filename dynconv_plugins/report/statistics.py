@@ -10,7 +10,8 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.05
-FEWEST = 3
+FEWEST = 3  # of runs for a test and its interval
+ENOUGH = 5  # of runs for a firm result
 
 
 @dataclass(frozen=True)

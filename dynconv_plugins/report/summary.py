@@ -1,22 +1,19 @@
-"""The answer first: does dynamic convolution pay, for a task, and at which budget? And what to know before."""
+"""The answer first: does dynamic convolution pay, for a task, and at which budget?"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from . import published
-from .collect import missing_line, static_missing
-from .compare import Compared, Verdict, p_value, points
+from .compare import Compared, p_value, points
 from .fields import score
-from .floor import floor
-from .records import STATIC, Study, Task
-from .same import alike
-from .sheet import WILSON, Head, Table, Value, capital, figures, listed, times
-from .statistics import resolution
+from .records import STATIC, Task
+from .sheet import NUMBERS, WILSON, Head, Table, Value, capital, figures, listed, times
+from .statistics import ENOUGH, FEWEST
+from .unseen import unseen
+from .verdicts import Verdict
 
-ENOUGH = 5
 RATIOS = (
     ("params", "the parameters"),
     ("macs", "the MAdds"),
@@ -30,8 +27,8 @@ class Answer:
     """What a task's numbers say.
 
     Attributes:
-        word: ``Yes``, ``In part``, ``Not shown``, ``No``, ``Too early to say``, ``Cannot be said`` (without
-            static twins), ``Not asked``.
+        word: ``Yes``, ``In part``, ``Hinted, not shown`` (by fewer runs than make a firm result), ``Not shown``,
+            ``No``, ``Too early to say``, ``Cannot be said`` (without static twins), ``Not asked``.
         tone: ``good``, ``bad`` or ``quiet``.
         text: One or two sentences with the numbers.
         best: The dynamic model they are about; None where there is none.
@@ -76,8 +73,9 @@ def _judged(task: Task, scored: Sequence[Compared], dynamic: Sequence[Compared])
     better = [r for r in dynamic if r.verdict is Verdict.BETTER]
     tested = [r for r in dynamic if r.p is not None]
     untested = [r for r in dynamic if r.p is None]
-    best = max(better, key=_mean) if better else max(tested or dynamic, key=_ahead)
-    rest = f"{_worse(tested)}{_untested(task, untested)}"
+    ahead = [r for r in dynamic if r.verdict is Verdict.AHEAD]
+    best = max(better, key=_mean) if better else max(ahead or tested or dynamic, key=_ahead)
+    rest = f"{_hints(tested, best)}{_worse(tested)}{_untested(task, untested)}"
     if better:
         more = "" if len(tested) < 2 else f" {len(better)} of {_of(tested, dynamic)} beat their static twin."
         word, tone = "Yes", "good"
@@ -93,13 +91,15 @@ def _judged(task: Task, scored: Sequence[Compared], dynamic: Sequence[Compared])
         every = " Every dynamic model is worse." if len(dynamic) > 1 else ""
         return "No", "bad", _sentence(best) + every, best
     text = _sentence(best)
-    if len(tested) > 1:
+    if len(tested) > 1 and not ahead:
         none = f"Of {_of(tested, dynamic)}, none" if untested else "No dynamic model"
         text = f"{none} beats its static twin. The best of them, {best.name}: {best.gap}, {best.finding}."
         text += f" {_price(best)}".rstrip()
     if top is not best and top not in untested:
         text += f" The highest mean of all is {top.name}'s: {top.scores.mean:.1%}."
-    return "Not shown", "quiet", text + _blind(task, tested) + rest, best
+    if ahead:
+        return "Hinted, not shown", "quiet", text + rest, best
+    return "Not shown", "quiet", text + unseen(task, tested) + rest, best
 
 
 def _of(tested: Sequence[Compared], dynamic: Sequence[Compared]) -> str:
@@ -121,20 +121,6 @@ def _untested(task: Task, untested: Sequence[Compared]) -> str:
     return f" Not tested: {listed([r.name for r in untested])} ({highest})."
 
 
-def _blind(task: Task, tested: Sequence[Compared]) -> str:
-    """Below which mean gain the tests would have seen nothing, from the steadiest model to the most restless."""
-    doubles = alike(task)
-    # Holm's correction does not count the tests that are decided.
-    decided = sum(r.verdict is Verdict.WORSE and r.model.key not in doubles for r in tested)
-    halves = [resolution(r.pair.summary, r.tests - decided) for r in tested if r.verdict is Verdict.OPEN]
-    # Runs that agree to the last sample say nothing about how small a gain they would show.
-    seen = sorted({f"{half * 100:.1f}" for half in halves if half >= 0.0005}, key=float)
-    if not seen:
-        return ""
-    about = f"{seen[0]} points" if len(seen) == 1 else f"{seen[0]} to {seen[-1]} points, depending on the model,"
-    return f" In these runs a mean gain below about {about} would not have been significant."
-
-
 def _mean(row: Compared) -> float:
     return row.scores.mean
 
@@ -145,9 +131,7 @@ def _ahead(row: Compared) -> float:
 
 
 def _sentence(row: Compared) -> str:
-    # The network's name is written as its host writes it; an operator's begins a sentence.
-    start = capital(row.sentence) if row.name == row.model.label else row.sentence
-    return f"{start} {_price(row)}".rstrip()
+    return f"{_capital(row)} {_price(row)}".rstrip()
 
 
 def _worse(tested: Sequence[Compared]) -> str:
@@ -157,6 +141,22 @@ def _worse(tested: Sequence[Compared]) -> str:
         return ""
     told = listed([f"{r.name} ({points(r.pair.summary.mean)} points, {p_value(r.p)})" for r in worse])
     return f" {len(worse)} of {len(tested)} {'is' if len(worse) == 1 else 'are'} significantly worse: {told}."
+
+
+def _hints(tested: Sequence[Compared], best: Compared) -> str:
+    """Which models other than the best pass their test in fewer runs than make a firm result."""
+    told = ""
+    for verdict, where in ((Verdict.AHEAD, "Ahead"), (Verdict.BEHIND, "Behind")):
+        found = [r for r in tested if r.verdict is verdict and r is not best]
+        if found:
+            names = listed([f"{r.name} ({points(r.pair.summary.mean)} points, {r.hint})" for r in found])
+            told += f" {where}, but in too few runs for a firm result ({NUMBERS[ENOUGH]} make one): {names}."
+    return told
+
+
+def _capital(row: Compared) -> str:
+    # The network's name is written as its host writes it; an operator's begins a sentence.
+    return capital(row.sentence) if row.name == row.model.label else row.sentence
 
 
 def _price(row: Compared) -> str:
@@ -170,7 +170,9 @@ def _price(row: Compared) -> str:
 def _more_runs(row: Compared) -> str:
     if row.verdict is Verdict.NO_SPREAD:
         return ""
-    return "A test needs at least three runs of each model."
+    if row.verdict is Verdict.APART:
+        return f"A test needs at least {NUMBERS[FEWEST]} runs in common: these have {NUMBERS[row.pair.summary.n]}."
+    return f"A test needs at least {NUMBERS[FEWEST]} runs of each model."
 
 
 def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
@@ -197,45 +199,3 @@ def budget(task: Task, rows: Sequence[Compared]) -> Table | None:
         + (f" {WILSON} as above." if any(r.binomial for r in shown) else "")
     )
     return table
-
-
-def caveats(study: Study, compared: Mapping[str, Sequence[Compared]]) -> dict[str, list[str]]:
-    """What has to be known before the numbers are believed: sentences by task, those about all under ``""``."""
-    made = {"": list(study.notes)}
-    for task in study.tasks.values():
-        made[task.name] = [line for line in _caveats(task, compared[task.name]) if line]
-    return {about: lines for about, lines in made.items() if lines}
-
-
-def _caveats(task: Task, rows: Sequence[Compared]) -> Iterator[str]:
-    yield floor(rows)
-    yield missing_line(task)
-    yield from task.notes
-    if lacking := static_missing(task):
-        yield f"There is no static twin of {', '.join(lacking)} to compare with."
-    restless = [r.name for r in rows if r.model.costs and r.model.costs.restless]
-    if restless:
-        yield f"The latency of {', '.join(restless)} varied by more than half while measured: the machine was busy."
-    counts = [len(r.model.results) for r in rows if r.model.results]
-    if counts and not task.folded and min(counts) < ENOUGH:
-        runs = f"{min(counts)} to {max(counts)} runs" if min(counts) < max(counts) else f"{min(counts)} runs"
-        runs = "one run" if max(counts) == 1 else runs
-        yield f"Only {runs} of each model: below five seeds nothing is a firm result."
-    if task.data("real") is False:
-        yield f"{capital(str(task.data('name')))}: the built-in data set, made up to try things out."
-    elif not published.source(task):  # where its numbers are shown, that stands below them
-        yield published.not_comparable(task)
-    yield _noise(task, rows)
-
-
-def _noise(task: Task, rows: Sequence[Compared]) -> str:
-    """What the size of the test set alone does to an accuracy like these."""
-    n = task.data("test")
-    means = [r.scores.mean for r in rows if r.scores.n]
-    if task.score_name != "accuracy" or not isinstance(n, int) or n <= 0 or not means:
-        return ""
-    middle = sorted(means)[len(means) // 2]
-    error = 100 * math.sqrt(middle * (1 - middle) / n)
-    where = f"{n:,} {task.scored} samples{' in each fold' if task.folded else ''}"
-    told = f"{error:.1f} points from the {task.scored} set alone"
-    return f"{where}: an accuracy of {middle:.0%} has a standard error of {told}."

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from . import losses, published
-from .compare import Compared, Verdict, cost_of, overlap, points
+from .compare import Compared, cost_of, overlap, points
 from .fields import gap, score, wilson_line
 from .floor import constant_pixels, constant_score
 from .records import STATIC, Task
 from .same import alike, corrected
 from .same import remark as counted_once
-from .sheet import Head, Table, Value, breaks, capital, decimal, figures, percent, prefixed, times, within
-from .statistics import summarise
+from .sheet import NUMBERS, Head, Table, Value, breaks, capital, decimal, figures, percent, prefixed, times, within
+from .statistics import ENOUGH, summarise
+from .verdicts import Verdict
 
 TONES = {Verdict.BETTER: "good", Verdict.WORSE: "bad"}
 
@@ -88,6 +89,8 @@ def _about(task: Task, rows: Sequence[Compared], shown: set[str]) -> str:
         about += f"from three {what}s on. "
     if count := max((r.tests for r in rows), default=0):
         about += f"p is Holm's, corrected for {_models(count)}; the intervals are not. "
+    if any(r.verdict.hinted for r in rows):
+        about += f"No verdict is firm below {NUMBERS[ENOUGH]} {what}s, whatever its p. "
     if "MAdds" in shown:
         about += "MAdds count a multiply-add once, the making of the kernels included. "
     if "the paper's FLOPs" in shown:
@@ -165,7 +168,7 @@ def _about_tests(task: Task, rows: Sequence[Compared], compared: int, shown: set
     about = ""
     if tested:
         about += "The verdict rests on the first test after Holm's correction for "
-        about += f"{_models(tested[0].tests)}, at 5%. "
+        about += f"{_models(tested[0].tests)}, at 5%, and is firm from {NUMBERS[ENOUGH]} pairs on. "
     if "corrected t-test" in shown:
         about += "It is the corrected resampled t-test of Nadeau and Bengio (2003), with "
         about += f"{overlap(task):.3f} {task.scored} samples to each that was trained on: the training sets of folds "

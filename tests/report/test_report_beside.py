@@ -14,16 +14,18 @@ from made import STATIC, study_of
 
 from dynconv_plugins.report import published, tables
 from dynconv_plugins.report.between import between
+from dynconv_plugins.report.caveats import caveats
 from dynconv_plugins.report.collect import collect
-from dynconv_plugins.report.compare import Verdict, compare, p_value
+from dynconv_plugins.report.compare import compare, p_value
 from dynconv_plugins.report.cost_table import costs, references
 from dynconv_plugins.report.gains import gains, note, own_test
 from dynconv_plugins.report.losses import smoothed
 from dynconv_plugins.report.overview import overview
 from dynconv_plugins.report.run_table import runs
 from dynconv_plugins.report.statistics import holm, paired, welch
-from dynconv_plugins.report.summary import answer, caveats
+from dynconv_plugins.report.summary import answer
 from dynconv_plugins.report.tuned import recipes
+from dynconv_plugins.report.verdicts import Verdict
 
 
 def test_the_papers_numbers_beside_ours(fabricate) -> None:

@@ -15,15 +15,17 @@ from made import STATIC, study_of
 
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.report.build import build
+from dynconv_plugins.report.caveats import caveats
 from dynconv_plugins.report.collect import collect
-from dynconv_plugins.report.compare import Verdict, compare
+from dynconv_plugins.report.compare import compare
 from dynconv_plugins.report.cost_table import costs
 from dynconv_plugins.report.floor import constant_pixels, floor
 from dynconv_plugins.report.places import placeless_record
 from dynconv_plugins.report.published import left_open, not_comparable
 from dynconv_plugins.report.statistics import holm, paired
-from dynconv_plugins.report.summary import answer, caveats
+from dynconv_plugins.report.summary import answer
 from dynconv_plugins.report.tuned import recipes
+from dynconv_plugins.report.verdicts import Verdict
 
 NOISE = (0.03, -0.03, 0.02, -0.02, 0.0)
 

@@ -15,9 +15,9 @@ pytest.importorskip("yaml")
 
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.report.archive import pack, unpacked
+from dynconv_plugins.report.caveats import caveats
 from dynconv_plugins.report.collect import collect, missing_line
 from dynconv_plugins.report.compare import compare
-from dynconv_plugins.report.summary import caveats
 from dynconv_plugins.report.unstarted import lacking
 
 SCORES = {"static": [0.60, 0.61, 0.62], "odconv": [0.63, 0.65, 0.64]}

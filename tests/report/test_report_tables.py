@@ -17,15 +17,17 @@ pytest.importorskip("yaml")
 from made import STATIC, study_of
 
 from dynconv_plugins.report import tables
+from dynconv_plugins.report.caveats import caveats
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.commands import commands
-from dynconv_plugins.report.compare import Verdict, compare
+from dynconv_plugins.report.compare import compare
 from dynconv_plugins.report.cost_table import costs
 from dynconv_plugins.report.looks import looks
 from dynconv_plugins.report.places import placeless_record
 from dynconv_plugins.report.records import Cell, Model, Task
 from dynconv_plugins.report.statistics import holm
-from dynconv_plugins.report.summary import answer, budget, caveats
+from dynconv_plugins.report.summary import answer, budget
+from dynconv_plugins.report.verdicts import Verdict
 
 
 def shifted(by, noise=(0.001, -0.002, 0.0, 0.002, -0.001)):

@@ -12,7 +12,6 @@ quiet machine, with the number of threads (OMP_NUM_THREADS) that networks will r
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import time
@@ -26,10 +25,11 @@ from rich.table import Table
 
 import dynconv_plugins as dc
 from dynconv_plugins.backends import BACKENDS, costs
-from dynconv_plugins.datasets.files import write
 from dynconv_plugins.errors import UserError, run_cli
 from dynconv_plugins.problem import Problem
+from dynconv_plugins.writing import write_json
 
+from .checks import check_files, check_positive
 from .cost_fit import THRESHOLDS, Measured, chosen, fit, summary
 from .operators import step
 from .record import machine
@@ -177,15 +177,10 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     add("--write", type=Path, metavar="FILE", help="write the fitted constants here, for DYNCONV_COSTS")
     add("--json", type=Path, metavar="FILE", help="also write all times and choices here")
     args = parser.parse_args(words)
-    if min(*args.kernels, *args.batch, 1) < 1:
-        raise UserError("--kernels and --batch must be 1 or more")
+    check_positive(kernels=args.kernels, batch=args.batch)
     if not 0 <= args.seconds < math.inf:
         raise UserError(f"--seconds {args.seconds:g} must be 0 or more")
-    for path in (args.write, args.json):
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"{path}: there is no folder {path.parent}")
-        if path is not None and path.is_dir():
-            raise UserError(f"{path} is a folder, not a file")
+    check_files(args.write, args.json)
     if os.environ.get("DYNCONV_BACKEND"):
         raise UserError("DYNCONV_BACKEND is set, so nothing is chosen: unset it")
     return args
@@ -232,9 +227,9 @@ def main() -> None:
     console.print(about, highlight=False, markup=False, soft_wrap=True)
     if args.json:
         page = {"machine": about, "now": now, "fitted": fitted, "summary": lines, "problems": report}
-        write(args.json, json.dumps(page, indent=1) + "\n")
+        write_json(args.json, page)
     if args.write:
-        write(args.write, json.dumps({n: v for n, v in fitted.items() if n not in THRESHOLDS}, indent=1) + "\n")
+        write_json(args.write, {n: v for n, v in fitted.items() if n not in THRESHOLDS})
         console.print(
             f"DYNCONV_COSTS={args.write} makes the engine use these constants", highlight=False, soft_wrap=True
         )

@@ -22,8 +22,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError, run_cli
+from dynconv_plugins.writing import write_json
 
-from .models import SMALL, check_folders, write
+from .checks import check_files, check_positive
+from .models import SMALL
 from .networks import FCN, STEMS, check_network, dynamic, shape
 from .record import machine
 from .timing import compare, warm_up
@@ -142,11 +144,10 @@ def main() -> int:
     args = parser.parse_args()
     check_network(args.network)
     dc.registry.get(args.operator)
-    check_folders(args.json)
+    check_files(args.json)
     if args.network == FCN and args.layout == "NHWC":
         raise UserError(f"{FCN} takes series, which have one layout")
-    if min(args.size, args.batch, args.threads) < 1:
-        raise UserError("--size, --batch and --threads must be 1 or more")
+    check_positive(size=args.size, batch=args.batch, threads=args.threads)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     stem = args.stem or ("small" if args.size < SMALL else "imagenet")
@@ -166,7 +167,7 @@ def main() -> int:
     console.print(settings["machine"], highlight=False)
     console.print(f"operations of the first layer: {', '.join(rows[0]['operations'])}", highlight=False)
     if args.json:
-        write(args.json, settings, rows)
+        write_json(args.json, {**settings, "rows": rows})
     return 0
 
 

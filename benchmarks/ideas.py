@@ -18,7 +18,9 @@ from rich.table import Table
 from torch import Tensor
 
 import dynconv_plugins as dc
+from dynconv_plugins.errors import run_cli
 
+from .checks import check_positive
 from .operators import SHAPES, inputs
 from .timing import compare, warm_up
 
@@ -110,6 +112,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--seconds", type=float, default=2.0, help="for each shape")
     args = parser.parse_args()
+    check_positive(batch=args.batch)
     torch.manual_seed(0)
     warm_up()
     table = Table(
@@ -128,4 +131,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_cli(main)

@@ -10,8 +10,6 @@ measured in both memory layouts and stands with its faster one. Attention heads 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -23,9 +21,11 @@ from rich.console import Console
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError, run_cli
+from dynconv_plugins.writing import write_json
 
 from . import growth, isolated
 from .cell import DTYPES, LEAST, OPTIMIZERS, Cell, measure
+from .checks import check_files
 from .networks import FCN, STEMS, check_network
 from .plots import draw
 from .record import machine
@@ -120,20 +120,6 @@ def row(cell: Cell) -> dict[str, Any]:
         return found if "failed" in found else {**found, "refused": dict.fromkeys(cell.against, str(e))}
 
 
-def write(path: Path, settings: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Replaces the file at once: whoever interrupts it has the one before."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps({**settings, "rows": rows}, indent=1) + "\n")
-    os.replace(part, path)
-
-
-def check_folders(*paths: Path | None) -> None:
-    """Raises a `UserError` for a file whose folder is not there: better now than after hours."""
-    for path in paths:
-        if path is not None and not path.parent.is_dir():
-            raise UserError(f"{path}: there is no folder {path.parent}")
-
-
 def check(args: argparse.Namespace) -> None:
     """Raises a `UserError` for what no cell could run with, before the first one runs."""
     for name in args.operators or ():
@@ -144,7 +130,7 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--device cuda: torch sees no GPU here")
     if not args.seconds >= 0:
         raise UserError(f"--seconds {args.seconds:g} must be 0 or more")
-    check_folders(args.json, args.plot)
+    check_files(args.json, args.plot)
     if args.plot is not None and args.plot.suffix != ".png":
         raise UserError(f"--plot {args.plot}: the name must end in .png")
 
@@ -161,7 +147,7 @@ def main() -> int:
     for done, (extra, cell) in enumerate(todo, 1):
         rows.append({**extra, **row(cell)})
         if args.json:
-            write(args.json, settings, rows)
+            write_json(args.json, {**settings, "rows": rows})
         spent = time.monotonic() - start
         result = rows[-1].get("failed") or f"{rows[-1]['ratio']['engine']['median']:.2f}x static"
         where = " ".join(map(str, extra.values()))

@@ -9,7 +9,6 @@ where another choice than `grouped` loses to it by more than 5%; with ``--check`
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,8 +22,11 @@ from rich.table import Table
 
 import dynconv_plugins as dc
 from dynconv_plugins.backends import BACKENDS, choose_backend, name_of
+from dynconv_plugins.errors import run_cli
 from dynconv_plugins.problem import Problem
+from dynconv_plugins.writing import write_json
 
+from .checks import check_files, check_positive
 from .timing import compare, warm_up
 
 SHAPES = [(64, 16), (128, 8), (256, 4), (512, 2), (64, 56), (128, 28), (256, 14), (512, 7)]
@@ -136,6 +138,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write all times here")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a choice is slower than grouped")
     args = parser.parse_args()
+    check_positive(kernels=args.kernels, batch=args.batch)
+    check_files(args.json)
     torch.manual_seed(0)
     console = Console(width=170)
     warm_up()
@@ -146,7 +150,7 @@ def main() -> int:
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     console.print(f"{machine}, batch {args.batch}, fp32")
     if args.json:
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
+        write_json(args.json, {"machine": machine, "rows": rows})
     lost = sum(slower(row) for row in rows)
     same = [ratio(row, "choice", "grouped") for row in rows if row["choice"] == "grouped"]
     noise = f" (where it chose grouped itself, the two differ by {min(same):.2f} to {max(same):.2f})" if same else ""
@@ -155,4 +159,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_cli(main)

@@ -176,7 +176,7 @@ def test_a_bad_file_is_said_by_the_first_choice_in_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("args", "forced", "line"),
     [
-        (("--batch", "0"), "", "--kernels and --batch must be 1 or more"),
+        (("--batch", "0"), "", "--batch must be 1 or more, not 0"),
         (("--seconds", "nan"), "", "--seconds nan must be 0 or more"),
         (("--write", "nowhere/out.json"), "", "nowhere/out.json: there is no folder nowhere"),
         (("--json", "."), "", ". is a folder, not a file"),
@@ -192,4 +192,4 @@ def test_bad_input(args, forced, line, monkeypatch):
 
 def test_bad_input_is_one_line():
     done = run("-m", "benchmarks.calibrate", "--kernels", 0, code=2)
-    assert done.stderr == "error: --kernels and --batch must be 1 or more\n"
+    assert done.stderr == "error: --kernels must be 1 or more, not 0\n"

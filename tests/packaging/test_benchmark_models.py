@@ -90,6 +90,11 @@ def test_sweep_survives_a_cell_that_does_not_fit(tmp_path):
         (("models", "--sweep", "--networks", "fcn"), "error: --sweep takes one network of images"),
         (("heads", "--operator", "odcon"), "error: unknown operator 'odcon'; did you mean odconv"),
         (("heads", "--json", "nowhere/out.json"), "error: nowhere/out.json: there is no folder nowhere"),
+        (("heads", "--json", "."), "error: . is a folder, not a file"),
+        (("operators", "--json", "nowhere/out.json"), "error: nowhere/out.json: there is no folder nowhere"),
+        (("operators", "--kernels", "1", "0"), "error: --kernels must be 1 or more, not 0"),
+        (("ideas", "--batch", "0"), "error: --batch must be 1 or more, not 0"),
+        (("gpu", "--json", "nowhere/out.json"), "error: nowhere/out.json: there is no folder nowhere"),
     ],
 )
 def test_bad_input_is_one_line(args, line, monkeypatch, capsys):
@@ -106,6 +111,14 @@ def test_bad_input_is_one_line(args, line, monkeypatch, capsys):
 def test_bad_input_ends_the_process():
     message = run("models", "--json", "nowhere/out.json", code=2).stderr
     assert message == "error: nowhere/out.json: there is no folder nowhere\n"
+
+
+def test_without_rich_the_extra_is_named(tmp_path):
+    (tmp_path / "rich.py").write_text("raise ModuleNotFoundError('No module named rich', name='rich')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "benchmarks.operators", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (2, "error: rich is not installed: pip install 'dynconv-plugins[study]'\n")
 
 
 def test_heads(tmp_path):

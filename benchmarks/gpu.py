@@ -3,17 +3,16 @@
     python -m benchmarks.gpu [--quick] [--json FILE]
     python -m benchmarks.gpu --interpret [--quick]
 
-Every dtype, layout and K of the table of checks must pass, or no speed-up is printed, but FAILED in its place, and the
-exit code is 1. `--interpret` runs small checks in Triton's interpreter on a machine without a GPU, and times nothing.
+Every dtype, layout and K of the table of checks must pass, or the fused kernels are not timed, FAILED stands in their
+place, and the exit code is 1. The checks are printed and written before anything is timed, and each time once there.
+`--interpret` runs small checks in Triton's interpreter on a machine without a GPU, and times nothing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,10 +21,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from dynconv_plugins.errors import UserError
+from dynconv_plugins.errors import UserError, run_cli
+from dynconv_plugins.writing import write_json
 
+from .checks import check_files, check_positive
 from .gpu_checks import LIMITS, Check, checks
-from .gpu_timing import BASE, LAYERS, NETWORKS, WAYS, Row, layer, network
+from .gpu_timing import BASE, KERNELS, LAYERS, NETWORKS, QUICK, WAYS, Row, layer, network
 
 
 def check_table(results: Sequence[Check]) -> Table:
@@ -41,9 +42,14 @@ def check_table(results: Sequence[Check]) -> Table:
     return table
 
 
+def fused(way: str) -> bool:
+    """Whether a way of `WAYS` runs the kernels that are checked."""
+    return WAYS[way][0] == "fused"
+
+
 def cell(row: Row, way: str, sound: bool) -> str:
     """Milliseconds (quartiles), the ratio to static and peak memory; of a kernel whose checks failed, nothing."""
-    if way.startswith("fused") and not sound:
+    if fused(way) and not sound:
         return "FAILED"
     if way not in row.times:
         return row.failures.get(way, "-")
@@ -62,46 +68,61 @@ def time_table(rows: Sequence[Row], sound: bool) -> Table:
     return table
 
 
-def report(results: Sequence[Check], rows: Sequence[Row], console: Console) -> int:
-    """Prints the tables and returns the exit code: 1 if any check failed."""
+def verdict(results: Sequence[Check], console: Console) -> bool:
+    """Prints the table of checks and whether all passed, which it returns."""
     failed = [result for result in results if not result.passed]
     console.print(check_table(results))
-    if rows:
-        console.print(time_table(rows, sound=not failed))
     if failed:
-        console.print(f"FAILED: {len(failed)} of {len(results)} checks; no speed-up of the fused kernels is shown")
+        console.print(f"FAILED: {len(failed)} of {len(results)} checks; the fused kernels are not timed")
     else:
         console.print(f"all {len(results)} checks passed")
-    return int(bool(failed))
+    return not failed
 
 
-def measure(quick: bool, batch: int) -> list[Row]:
-    """Everything that is timed; needs a CUDA device."""
+def measure(quick: bool, batch: int, sound: bool) -> Iterator[Row]:
+    """Everything that is timed, a row at a time; the fused kernels only if they are `sound`. Needs a CUDA device."""
+    ways = [way for way in WAYS if sound or not fused(way)]
     rounds = 10 if quick else 50
-    cells = [(c, s, k, train) for k in (1, 4) for c, s in (LAYERS[:4] if quick else LAYERS) for train in (False, True)]
-    progress = track(cells, description="layers", console=Console(stderr=True))
-    rows = [layer(c, s, k, batch, train, rounds) for c, s, k, train in progress]
-    return rows + [network(name, batch, 224, rounds) for name in NETWORKS]
+    layers = QUICK if quick else LAYERS
+    cells = [(c, s, k, batch, train, rounds, ways) for k in KERNELS for c, s in layers for train in (False, True)]
+    for args in track(cells, description="layers", console=Console(stderr=True)):
+        yield layer(*args)
+    for name in track(NETWORKS, description="networks", console=Console(stderr=True)):
+        yield network(name, batch, 224, rounds, ways)
 
 
 def run(args: argparse.Namespace, console: Console) -> int:
     """What `main` does once its arguments are read."""
+    check_positive(batch=args.batch)
+    check_files(args.json)
     if args.interpret:
         os.environ["TRITON_INTERPRET"] = "1"
     elif not torch.cuda.is_available():
         raise UserError("no CUDA device here; --interpret checks the kernels without one, and times nothing")
     device = "cpu" if args.interpret else "cuda"
-    machine = "Triton's interpreter" if args.interpret else torch.cuda.get_device_name()
-    results = list(track(checks(device, args.quick, args.interpret), "checks", console=Console(stderr=True)))
-    rows = [] if args.interpret else measure(args.quick, args.batch)
-    console.print(f"{machine}, torch {torch.__version__}" + (f", times at batch {args.batch}" if rows else ""))
-    code = report(results, rows, console)
-    if args.json:
-        passed = [asdict(result) | {"passed": result.passed} for result in results]
-        # A file must not hold what the table refuses to show.
-        times = [asdict(row) for row in rows] if code == 0 else []
-        args.json.write_text(json.dumps({"machine": machine, "checks": passed, "rows": times}, indent=1))
-    return code
+    page = {"machine": "Triton's interpreter" if args.interpret else torch.cuda.get_device_name(), "rows": []}
+
+    def save() -> None:
+        if args.json:
+            write_json(args.json, page)
+
+    todo = checks(device, args.quick, args.interpret, args.batch)
+    results = list(track(todo, "checks", console=Console(stderr=True)))
+    console.print(f"{page['machine']}, torch {torch.__version__}")
+    sound = verdict(results, console)
+    page["checks"] = [asdict(result) | {"passed": result.passed} for result in results]
+    save()
+    rows: list[Row] = []
+    try:
+        for row in [] if args.interpret else measure(args.quick, args.batch, sound):
+            rows.append(row)
+            page["rows"].append(asdict(row))
+            save()
+    finally:  # Who interrupts it sees what there is.
+        if rows:
+            console.print(time_table(rows, sound))
+            console.print(f"batch {args.batch}")
+    return int(not sound)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,12 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--interpret", action="store_true", help="check in Triton's interpreter, without a GPU")
     parser.add_argument("--batch", type=int, default=256, help="of what is timed")
     parser.add_argument("--json", type=Path, help="also write all checks and times here")
-    try:
-        return run(parser.parse_args(argv), Console(width=200))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(parser.parse_args(argv), Console(width=200))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_cli(main)

@@ -11,6 +11,8 @@ import torch
 import dynconv_plugins as dc
 from dynconv_plugins.backends import force, fused, reference
 
+from .gpu_timing import KERNELS, LAYERS, QUICK, in_a_line
+
 # The largest error, relative by norm, that rounding explains: of the inputs' dtype, twice, for what a tile and a result
 # lose; in fp32, of sums in another order.
 LIMITS = {"fp32": 1e-5, "tf32": 4e-3, "bf16": 1.6e-2, "fp16": 2e-3}
@@ -32,15 +34,15 @@ class Shape:
     padding: int = 0
     dilation: int = 1
     groups: int = 1
-    tuned: bool = False  # Whether it is one of those that are timed
+    tuned: bool = False  # Whether with the tile that Triton finds for it, not the one that fits everywhere
 
 
 SHAPES = [
-    Shape("64 @ 56", 4, 64, 64, (56, 56), (3, 3), padding=1, tuned=True),
+    Shape("64 @ 56", 4, 64, 64, (56, 56), (3, 3), padding=1),
     Shape("64 -> 128 @ 56, stride 2", 4, 64, 128, (56, 56), (3, 3), stride=2, padding=1),
-    Shape("256 @ 14", 8, 256, 256, (14, 14), (3, 3), padding=1, tuned=True),
-    Shape("512 @ 7", 8, 512, 512, (7, 7), (3, 3), padding=1, tuned=True),
-    Shape("512 @ 2", 16, 512, 512, (2, 2), (3, 3), padding=1, tuned=True),
+    Shape("256 @ 14", 8, 256, 256, (14, 14), (3, 3), padding=1),
+    Shape("512 @ 7", 8, 512, 512, (7, 7), (3, 3), padding=1),
+    Shape("512 @ 2", 16, 512, 512, (2, 2), (3, 3), padding=1),
     Shape("256 -> 512 @ 14, 1x1, stride 2", 4, 256, 512, (14, 14), (1, 1), stride=2),
     Shape("odd: 67 -> 45 @ 19x13, dilation 2", 3, 67, 45, (19, 13), (3, 2), padding=2, dilation=2),
     Shape("groups: 128 @ 14 in 4", 4, 128, 128, (14, 14), (3, 3), padding=1, groups=4),
@@ -80,19 +82,33 @@ class Check:
         return not self.problem and all(error <= LIMITS[self.dtype] for error in self.errors.values())
 
 
-# K and dtype; each in both layouts.
-_KINDS = [(1, "bf16"), (4, "bf16"), (4, "fp32"), (1, "tf32"), (8, "fp16")]
+# K and dtype; each in both layouts. What is timed comes first.
+_TIMED = [(k, "bf16") for k in KERNELS]
+_KINDS = [*_TIMED, (4, "fp32"), (1, "tf32"), (8, "fp16")]
 
 
-def checks(device: str, quick: bool, small: bool) -> Iterator[Check]:
-    """All comparisons, one at a time; `small` is for the interpreter, `quick` for a few of each.
+def checks(device: str, quick: bool, small: bool, batch: int) -> Iterator[Check]:
+    """All comparisons, one at a time; `small` is for the interpreter, `quick` for what is timed and a few more.
 
     Not every combination: nearly each has kernels of its own, and to compile them takes seconds.
+
+    Args:
+        batch: Of what is timed.
     """
     shapes = SMALL if small else SHAPES[::3] if quick else SHAPES
-    for shape, (k, dtype), last in itertools.product(shapes, _KINDS[1:3] if quick else _KINDS, (False, True)):
+    for shape, (k, dtype), last in itertools.product(shapes, _TIMED if quick else _KINDS, (False, True)):
         if not (last and len(shape.size) == 1):
             yield check(shape, k, dtype, last, device)
+    for shape, (k, dtype) in itertools.product([] if small else as_timed(quick, batch), _TIMED):
+        yield check(shape, k, dtype, True, device)
+
+
+def as_timed(quick: bool, batch: int) -> list[Shape]:
+    """The layers that are timed, at the batch that they are timed at, by which Triton finds their tiles, too."""
+    return [
+        Shape(f"{c} @ {size}, batch {batch}", batch, c, c, (size, size), (3, 3), padding=1, tuned=True)
+        for c, size in (QUICK if quick else LAYERS)
+    ]
 
 
 def check(shape: Shape, kernels: int, dtype: str, channels_last: bool, device: str) -> Check:
@@ -101,7 +117,7 @@ def check(shape: Shape, kernels: int, dtype: str, channels_last: bool, device: s
     try:
         errors = compare(shape, kernels, dtype, channels_last, device)
     except Exception as error:  # whatever a kernel may run into is a check that failed, and the table goes on
-        return Check(shape.name, kernels, dtype, layout, {}, f"{type(error).__name__}: {error}".splitlines()[0])
+        return Check(shape.name, kernels, dtype, layout, {}, in_a_line(error))
     return Check(shape.name, kernels, dtype, layout, errors)
 
 
@@ -122,6 +138,7 @@ def compare(shape: Shape, kernels: int, dtype: str, channels_last: bool, device:
     }
     if channels_last:
         tensors["x"] = tensors["x"].to(memory_format=_LAST[len(shape.size)])
+    options = {n: getattr(shape, n) for n in ("stride", "padding", "dilation", "groups")}
     slope = None
     results = []
     was = torch.backends.cudnn.allow_tf32
@@ -129,17 +146,19 @@ def compare(shape: Shape, kernels: int, dtype: str, channels_last: bool, device:
     try:
         for backend, wanted in ((fused, DTYPES[dtype]), (reference, torch.float64)):
             leaves = {n: t.to(wanted).detach().requires_grad_() for n, t in tensors.items() if t is not None}
-            attention = dc.Attention(*(leaves.get(n) for n in dc.Attention._fields))
-            options = {n: getattr(shape, n) for n in ("stride", "padding", "dilation", "groups")}
-            # The tiles that will be timed are checked where they will be; elsewhere one tile does, and fresh memory is
-            # full of NaN.
-            timed = shape.tuned and dtype == "bf16" and channels_last
-            torch.use_deterministic_algorithms(backend is fused and not timed, warn_only=True)
-            with force(backend):
-                y = dc.dynamic_conv(leaves["x"], leaves["weight"], attention, **options)
-            slope = random(*y.shape) if slope is None else slope
-            grads = torch.autograd.grad(y, list(leaves.values()), slope.to(wanted))
-            results.append({"y": y.detach(), **dict(zip(leaves, grads, strict=True))})
+            # In deterministic mode one tile does for all, and fresh memory is full of NaN.
+            torch.use_deterministic_algorithms(backend is fused and not shape.tuned, warn_only=True)
+            parts = []
+            # The reference keeps a kernel for each sample: all of a large batch at once need not fit.
+            size = 16 if backend is reference else shape.batch
+            for part in (slice(start, start + size) for start in range(0, shape.batch, size)):
+                x, *factors = (leaves[n][part] if n in leaves else None for n in ("x", *dc.Attention._fields))
+                with force(backend):
+                    y = dc.dynamic_conv(x, leaves["weight"], dc.Attention(*factors), **options)
+                slope = random(shape.batch, *y.shape[1:]) if slope is None else slope
+                y.backward(slope[part].to(wanted))
+                parts.append(y.detach())
+            results.append({"y": torch.cat(parts), **{n: t.grad for n, t in leaves.items()}})
     finally:
         torch.use_deterministic_algorithms(False)
         torch.backends.cudnn.allow_tf32 = was

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,8 @@ import dynconv_plugins as dc
 from .operators import step
 
 LAYERS = [(64, 56), (128, 28), (256, 14), (512, 7), (64, 16), (128, 8), (256, 4), (512, 2)]
+QUICK = LAYERS[:4]
+KERNELS = (1, 4)
 NETWORKS = ["resnet18_odconv", "resnet18_odconv4x"]
 BASE = "static"
 # Each way: the backend that is forced, if any, and whether torch.compile is given it.
@@ -25,6 +27,7 @@ WAYS = {
     "static, compiled": (None, True),
     "fused, compiled": ("fused", True),
 }
+CALLS = 5  # between two events: what the host takes to launch one then hides behind the one before
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,19 @@ class Row:
     failures: dict[str, str]
 
 
-def layer(channels: int, size: int, kernels: int, batch: int, train: bool, rounds: int) -> Row:
-    """A 3x3 convolution of ResNet-18 with all attentions, bf16, channels last."""
+# What makes a way's call, of the backend that is forced, if any, and whether torch.compile is given it.
+Maker = Callable[[str | None, bool], Callable[[], object]]
+
+
+def layer(
+    channels: int, size: int, kernels: int, batch: int, train: bool, rounds: int, ways: Iterable[str] = WAYS
+) -> Row:
+    """A 3x3 convolution of ResNet-18 with all attentions, bf16, channels last; `ways` are of `WAYS`."""
+    title, run = f"{channels} @ {size}, K={kernels}", "train" if train else "forward"
+    return measured(title, run, lambda: _layer(channels, size, kernels, batch, train), rounds, ways)
+
+
+def _layer(channels: int, size: int, kernels: int, batch: int, train: bool) -> Maker:
     made = {"device": "cuda", "dtype": torch.bfloat16}
     x = torch.randn(batch, channels, size, size, **made).to(memory_format=torch.channels_last).requires_grad_(train)
     flat = torch.randn(kernels * channels, channels, 3, 3, **made) / (9 * channels) ** 0.5
@@ -71,11 +85,15 @@ def layer(channels: int, size: int, kernels: int, batch: int, train: bool, round
         function = torch.compile(function) if compiled else function
         return step(function, [x, one] if backend is None else leaves, train)
 
-    return _row(f"{channels} @ {size}, K={kernels}", "train" if train else "forward", made_for, rounds)
+    return made_for
 
 
-def network(name: str, batch: int, size: int, rounds: int) -> Row:
+def network(name: str, batch: int, size: int, rounds: int, ways: Iterable[str] = WAYS) -> Row:
     """Forward and backward of a whole network under bf16 autocast, channels last; `BASE` is the plain ResNet-18."""
+    return measured(f"{name} @ {size}", "train", lambda: _network(name, batch, size), rounds, ways)
+
+
+def _network(name: str, batch: int, size: int) -> Maker:
     import timm
 
     import timm_models  # noqa: F401 - registers the names
@@ -95,29 +113,43 @@ def network(name: str, batch: int, size: int, rounds: int) -> Row:
 
         return both
 
-    return _row(f"{name} @ {size}", "train", made_for, rounds)
+    return made_for
 
 
-def _row(what: str, run: str, made_for: Callable, rounds: int) -> Row:
-    functions, failures, memory = {}, {}, {}
-    for way, (backend, compiled) in WAYS.items():
-        torch._dynamo.reset()
-        before = torch.cuda.memory_allocated()
+def measured(what: str, run: str, prepare: Callable[[], Maker], rounds: int, ways: Iterable[str] = WAYS) -> Row:
+    """Times all `ways`. One that raises is a failure in the row, whatever it raises, and the others go on.
+
+    Triton's own errors derive from `Exception` alone, and after one crash on the device nothing runs there any more.
+    """
+    row = Row(what, run, {}, {}, {})
+    functions = {}
+    maker = None
+    for way in ways:
+        backend, compiled = WAYS[way]
         try:
-            function = _forced(made_for(backend, compiled), backend)
+            maker = maker or prepare()
+            torch._dynamo.reset()
+            before = torch.cuda.memory_allocated()
+            function = _forced(maker(backend, compiled), backend)
             for _ in range(3):
                 function()
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
             function()
             torch.cuda.synchronize()
-        except (RuntimeError, ValueError) as error:
-            failures[way] = f"{type(error).__name__}: {error}".splitlines()[0]
-            torch.cuda.empty_cache()
-            continue
-        memory[way] = (torch.cuda.max_memory_allocated() - before) / 2**20
-        functions[way] = function
-    return Row(what, run, timed(functions, rounds), memory, failures)
+            row.memory[way] = (torch.cuda.max_memory_allocated() - before) / 2**20
+            functions[way] = function
+        except Exception as error:
+            row.failures[way] = in_a_line(error)
+            with suppress(Exception):
+                torch.cuda.empty_cache()
+    row.times.update(timed(functions, rounds, row.failures))
+    return row
+
+
+def in_a_line(error: Exception) -> str:
+    """The error's name and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _forced(function: Callable[[], object], backend: str | None) -> Callable[[], object]:
@@ -128,16 +160,31 @@ def _forced(function: Callable[[], object], backend: str | None) -> Callable[[],
     return call
 
 
-def timed(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, tuple[float, float, float]]:
-    """Median and quartiles of the device's own time, one call of each a round, so that all see the same clock."""
+def timed(
+    functions: dict[str, Callable[[], object]], rounds: int, failures: dict[str, str]
+) -> dict[str, tuple[float, float, float]]:
+    """Median and quartiles of milliseconds a call, `CALLS` of each a round, so that all see the same clock.
+
+    It is the device's own time, unless the host takes longer to launch a call than the device to do it. What raises
+    goes into `failures`, and is left out.
+    """
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
-        for name, function in functions.items():
-            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            start.record()
-            function()
-            end.record()
-            torch.cuda.synchronize()
-            times[name].append(start.elapsed_time(end))
-    quartiles = {name: statistics.quantiles(values, n=4) for name, values in times.items()}
+        for name in [name for name in functions if name not in failures]:
+            try:
+                times[name].append(_milliseconds(functions[name]))
+            except Exception as error:
+                failures[name] = in_a_line(error)
+    quartiles = {name: statistics.quantiles(values, n=4) for name, values in times.items() if name not in failures}
     return {name: (middle, low, high) for name, (low, middle, high) in quartiles.items()}
+
+
+def _milliseconds(function: Callable[[], object]) -> float:
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    function()  # The device has something to do while the host launches what is timed.
+    start.record()
+    for _ in range(CALLS):
+        function()
+    end.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(end) / CALLS

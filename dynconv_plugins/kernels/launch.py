@@ -59,7 +59,7 @@ def _convolve(x, weight, groups: int, transposed: bool, a, s, c, f, shape: Geome
         return (triton.cdiv(m, tile["BM"]) * triton.cdiv(lines, tile["BN"]) * groups * samples,)
 
     a, c, f = (None if t is None else t.contiguous() for t in (a, c, f))
-    function, tile = _launched()
+    function, tile = _launched(batch * positions)
     with _on(x):
         function[grid](
             x, weight, *(x if t is None else t for t in (a, s, c, f)), y,
@@ -71,19 +71,23 @@ def _convolve(x, weight, groups: int, transposed: bool, a, s, c, f, shape: Geome
         )  # fmt: skip
 
 
-def _launched() -> tuple:
-    """The kernel and its tile, unless the kernel is one that finds its own."""
+def _launched(total: int) -> tuple:
+    """The kernel and its tile, unless the kernel is one that finds its own; `total` is all samples' positions."""
     if interpreted():
         return kernel(convolve), {"BM": 32, "BN": 32, "BR": 32}
     if torch.are_deterministic_algorithms_enabled():
         # What is timed may come out differently tomorrow, and then round differently.
         return kernel(convolve), _config(tiles.CONVOLVE[-1]).all_kwargs()
-    return _tuned(), {}
+    return _tuned(total.bit_length() // 2), {}
 
 
 @functools.cache
-def _tuned():
-    """The kernel, its tiles timed once for each shape: the batch only repeats what one sample does."""
+def _tuned(load: int):
+    """The kernel, its tiles timed once for each shape and load: a few samples may leave most of the device idle.
+
+    Args:
+        load: Half the bits of all samples' positions: batches within about a factor of four share a choice.
+    """
     configs = [_config(row) for row in tiles.CONVOLVE]
     key = ["groups", "M", "R", "o0", "o1", "o2", "t0", "t1", "t2", "xc", "K", "SHARED", "PRECISION"]
     return triton.autotune(configs, key, prune_configs_by={"early_config_prune": _fitting})(kernel(convolve))

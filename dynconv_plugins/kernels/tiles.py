@@ -12,9 +12,9 @@ MIXING = 16
 # Positions that share a mixed tile at most.
 WIDEST = 256
 
-# (BM, BN, BR, warps, stages): Triton times them once for every shape, whatever the batch. Wide tiles reuse a mixed
-# kernel most; the small ones are for few channels or positions, and for 32-bit numbers. The last one fits everywhere,
-# and is what deterministic mode takes.
+# (BM, BN, BR, warps, stages): Triton times them once for every shape, and anew for a batch several times as large. Wide
+# tiles reuse a mixed kernel most; the small ones are for few channels or positions, and for 32-bit numbers. The last
+# one fits everywhere, and is what deterministic mode takes.
 CONVOLVE = (
     (128, 256, 32, 8, 3),
     (64, 256, 64, 8, 3),

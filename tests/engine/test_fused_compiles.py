@@ -83,12 +83,19 @@ def test_the_last_tile_fits_where_others_do_not():
 
 def test_tiles_that_are_timed():
     """Every row of the table is tried on a wide layer, and something on the narrowest one that is supported."""
-    tuned = launch._tuned()
+    tuned = launch._tuned(0)
     assert len(tuned.configs) == len(tiles.CONVOLVE)
     wide, narrow = (launch._fitting(tuned.configs, {"M": m, "R": m}) for m in (512, 16))
     assert len(wide) == len(tiles.CONVOLVE)
     assert 0 < len(narrow) < len(wide)
     assert all(c.kwargs["BM"] <= 32 and c.kwargs["BR"] <= 32 for c in narrow)
+
+
+def test_another_batch_may_take_another_tile():
+    """One that a few samples chose says nothing of a batch that fills the device; nearly equal ones share it."""
+    few, many, fewer = (launch._launched(batch * 56 * 56)[0] for batch in (4, 256, 200))
+    assert few is not many and many is fewer
+    assert few.fn is many.fn  # what is compiled for one serves the other
 
 
 def test_single_precision_goes_by_the_setting_of_convolutions():

@@ -94,16 +94,15 @@ def table(rows: Iterable[Row]) -> tuple[Table, list[str]]:
         if row.note and row.note not in used:
             used.append(row.note)
         options = "".join(f" {value}" for value in row.options.values())
-        macs = ("", f"{ours.macs / 1e6:.1f}M", "")
-        if row.macs is not None:
-            macs = (f"{row.macs:g}M", macs[1], f"{ours.macs / 1e6 / row.macs - 1:+.2%}")
         out.add_row(
             row.model,
             row.operator + options,
             f"{row.params}M",
             f"{ours.params / 1e6:.2f}M",
             f"{ours.params / 1e6 / float(row.params) - 1:+.2%}",
-            *macs,
+            f"{row.macs:g}M",
+            f"{ours.macs / 1e6:.1f}M",
+            f"{ours.macs / 1e6 / row.macs - 1:+.2%}",
             str(used.index(row.note) + 1) if row.note else "",
         )
     return out, used

@@ -1,7 +1,8 @@
 """The published parameters and multiply-adds, and why some of them are not ours.
 
 ImageNet head of 1000 classes, 224 px. Sources: the tables of ODConv (ICLR 2022) and of its repository, and of A2D2C
-(its tables 4, 5, 6, 8 and 11), which agree where both have a row.
+(its tables 4, 5, 6, 8 and 11), which agree where both have a row. A2D2C's placements are of its tables 8 and 11, which
+print multiply-adds to three decimals of 10^9.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ class Row(NamedTuple):
         model: The network.
         operator: Name in the registry.
         params: Parameters in millions, as printed.
-        macs: Multiply-adds in millions; None where the row was printed for its parameters.
+        macs: Multiply-adds in millions, as printed.
         note: Key of `NOTES` where parameters or multiply-adds differ by more than 1% (ODConv: half a percent).
         options: Arguments of the model beyond the name's own.
     """
@@ -24,7 +25,7 @@ class Row(NamedTuple):
     model: str
     operator: str
     params: str
-    macs: float | None
+    macs: float
     note: str = ""
     options: dict = {}
 
@@ -42,9 +43,11 @@ NOTES = {
     "1938M, 4073M and 108.4M.",
     "shortcuts": "The published multiply-adds count the 1x1 downsample convolutions as dynamic, although parameters "
     "and code have them static: counted so, all ResNet rows agree to 0.02%.",
-    "smaller": "Below the static network's count or between those of any placement: replacing a convolution by four "
-    "kernels of its own shape cannot give it. Median and terminal are the middle and the last convolution of the "
-    "blocks here.",
+    "placements": "1.920G is printed for every ResNet-18 placement of these tables, however many convolutions are "
+    "replaced; here each has the multiply-adds of its own.",
+    "smaller": "Below the static network's parameters or between those of any placement: replacing a convolution by "
+    "four kernels of its own shape cannot give them. Median and terminal are the middle and the last convolution of "
+    "the blocks here. The multiply-adds are the 1.920G of every placement.",
 }
 
 ROWS = [
@@ -75,9 +78,9 @@ ROWS = [
     Row("mobilenetv2_050", "odconv4x", "4.44", 106.4),
     Row("mobilenetv2_050", "a2d2c", "4.05", 105.2),
     Row("mobilenetv2_050", "a2d2cplus", "4.05", 105.2),
-    Row("resnet18", "a2d2cplus", "11.72", None, options={"where": "initial"}),
-    Row("resnet18", "a2d2cplus", "10.58", None, "smaller", {"where": "median"}),
-    Row("resnet18", "a2d2cplus", "12.74", None, "smaller", {"where": "terminal"}),
-    Row("resnet18", "a2d2cplus", "44.78", None, options={"where": "block_first", "num_kernels": 8}),
-    Row("resnet50", "a2d2cplus", "55.95", None, options={"where": "block_first", "num_kernels": 8}),
+    Row("resnet18", "a2d2cplus", "11.72", 1920, "placements", {"where": "initial"}),
+    Row("resnet18", "a2d2cplus", "10.58", 1920, "smaller", {"where": "median"}),
+    Row("resnet18", "a2d2cplus", "12.74", 1920, "smaller", {"where": "terminal"}),
+    Row("resnet18", "a2d2cplus", "44.78", 1920, "placements", {"where": "block_first", "num_kernels": 8}),
+    Row("resnet50", "a2d2cplus", "55.95", 3900, options={"where": "block_first", "num_kernels": 8}),
 ]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hook_runs import Regressor, run
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
+from mmengine.runner import set_random_seed
 from yapf.yapflib import yapf_api
 
 from dynconv_plugins.errors import UserError
@@ -121,8 +124,8 @@ def test_torchs_older_format(tmp_path):
 )
 def test_each_process_goes_on_with_its_own_random_numbers(monkeypatch, saved, size, rank, goes_on):
     def drawn(seed):
-        torch.manual_seed(seed)
-        return resuming._state(), torch.rand(3)
+        set_random_seed(seed)  # torch's, numpy's and Python's
+        return resuming._state(), draw()
 
     states, numbers = zip(*map(drawn, (0, 1)), strict=True)
     checkpoint, runner = {resuming._KEY: states[0]}, SimpleNamespace(_resume=True)
@@ -140,6 +143,10 @@ def test_each_process_goes_on_with_its_own_random_numbers(monkeypatch, saved, si
         hook._save_checkpoint_with_step(runner, 1, {})
     hook.after_load_checkpoint(runner, checkpoint)
     _, otherwise = drawn(2)
-    torch.manual_seed(2)
+    set_random_seed(2)
     hook.before_train(runner)
-    assert torch.equal(torch.rand(3), otherwise if goes_on is None else numbers[goes_on])
+    assert draw() == (otherwise if goes_on is None else numbers[goes_on])
+
+
+def draw():
+    return [torch.rand(2).tolist(), np.random.rand(2).tolist(), random.random(), random.gauss(0, 1)]  # noqa: NPY002

@@ -138,6 +138,17 @@ class DynamicConv(nn.Module):
         if self.bias is not None:
             self.bias.copy_(conv.bias)
 
+    def _load_from_state_dict(
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ) -> None:
+        args = (state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        super()._load_from_state_dict(*args)
+        # The counter of `anneal`, in any module around this one, is a place in a schedule and no weight: what uses a
+        # trained model need not know of it.
+        ends = [0, *(i + 1 for i, letter in enumerate(prefix) if letter == ".")]
+        counters = {f"{prefix[:end]}annealing_step" for end in ends}
+        unexpected_keys[:] = [key for key in unexpected_keys if key not in counters]
+
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C_in, *S]`` to ``[B, C_out, *S_out]``; without the batch dimension as well, as ``nn.ConvNd``."""
         if isinstance(x, fx.Proxy):

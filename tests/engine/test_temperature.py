@@ -125,6 +125,18 @@ def test_evaluation_keeps_the_temperature_that_weights_came_with():
     assert temperatures(model) == {1.0}
 
 
+def test_weights_of_an_annealed_model_load_without_its_schedule():
+    """And nothing else that is unknown does."""
+    trained, inner = dc.anneal(network(), steps=4), nn.Sequential(nn.Sequential(dc.anneal(network(), steps=4)))
+    model = network()
+    model.load_state_dict(trained.state_dict())
+    assert temperatures(model) == temperatures(trained) and not hasattr(model, "annealing_step")
+    nn.Sequential(nn.Sequential(network())).load_state_dict(inner.state_dict())
+    for stray in ("annealing_steps", "0.annealing_step", "1.annealing_step"):
+        keys = model.load_state_dict({**trained.state_dict(), stray: torch.zeros(())}, strict=False)
+        assert keys.unexpected_keys == ([] if stray == "0.annealing_step" else [stray])
+
+
 def test_setting_the_temperature_ends_the_annealing():
     model, x = dc.anneal(network(), 30.0, 1.0, steps=4), torch.randn(2, 3, 9, 9)
     model(x)

@@ -126,7 +126,10 @@ class DynConvBackbone(BaseModule):
             raise UserError(f"in_chans={others['in_chans']!r}: write in_channels=")
         # A string is what mmseg's own backbones take; to timm any is a wish to download.
         if isinstance(others.get("pretrained"), str):
-            raise UserError(f"pretrained={others['pretrained']!r}: start from a file with checkpoint=FILE")
+            raise UserError(
+                f"pretrained={others['pretrained']!r}: set model=dict(pretrained=None), which is where base configs of "
+                "mmseg have it, and start from a file with checkpoint=FILE"
+            )
         for given in pretrained(self.init_cfg):
             if not given.get("prefix"):
                 raise UserError("init_cfg=dict(type='Pretrained', ...): start from a file with checkpoint=FILE")

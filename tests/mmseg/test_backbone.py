@@ -116,7 +116,7 @@ def test_norm_eval_reaches_the_attention():
         (dict(in_channels=0), "in_channels must be"),
         (dict(in_chans=4), "write in_channels="),
         (dict(pretrained=True), "resnet18_odconv takes no .*pretrained"),
-        (dict(pretrained="open-mmlab://resnet18_v1c"), "checkpoint=FILE"),
+        (dict(pretrained="open-mmlab://resnet18_v1c"), r"set model=dict\(pretrained=None\).*checkpoint=FILE"),
         (dict(model_name="resnet18", pretrained="resnet18.pth"), "checkpoint=FILE"),
         (dict(init_cfg=dict(type="Pretrained", checkpoint="odconv.pth")), "checkpoint=FILE"),
         (dict(init_cfg=[dict(type="Pretrained", checkpoint="odconv.pth")]), "checkpoint=FILE"),

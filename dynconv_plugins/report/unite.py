@@ -49,8 +49,9 @@ def held(data: Mapping[str, Any]) -> str | None:
 def named(runs: Sequence[Run]) -> tuple[dict[tuple[int, str], str], list[str]]:
     """What each task is called in the report.
 
-    Tasks of one name are one where host, data, recipe, options and the networks behind the models' names agree, as far
-    as they are known. Otherwise the plan's name goes before the task's. One that nobody has started renames no other.
+    Tasks of one name are one where host, data, recipe, options and what is behind the models' names (networks,
+    operators, their arguments) agree, as far as they are known. Otherwise the plan's name goes before the task's. One
+    that nobody has started renames no other.
 
     Returns:
         The name by number of the run and task, and a line for each name that would have stood for several tasks.
@@ -100,6 +101,8 @@ def _conditions(run: Run, task: str) -> dict[str, str]:
         known |= {"data": parts(said.get("data") or {}), "what the data hold": held(said.get("data") or {})}
         if said.get("network"):
             known[f"network of {cell.model}"] = [said["network"], said.get("operator")]
+            # A model's name is its label: without one, other arguments have the same.
+            known[f"arguments of {cell.model}"] = [said.get("where"), said.get("arguments") or {}]
         for what, value in known.items():
             if value is not None:
                 made.setdefault(what, placeless(json.dumps(value, sort_keys=True)))

@@ -14,7 +14,7 @@ from .looks import looks
 from .markdown import markdown
 from .overview import overview
 from .page import render
-from .records import Study
+from .records import MISSING, Study
 from .sections import provenance, section
 from .sheet import listed
 from .studio import Studio
@@ -47,15 +47,21 @@ def build(study: Study, out: Path, pictures: bool = True) -> list[Answer]:
     cautions = caveats(study, {s.task.name: s.rows for s in sections})
     facts = _facts(study)
     title = listed(list(dict.fromkeys(study.names)))
-    finished = sum(c.metrics is not None for c in study.cells)
-    head = f"{title}: {finished} of {len(study.cells)} runs finished, {len(study.tasks)} tasks"
-    head = head.replace("1 tasks", "1 task")
+    head = f"{title}: {_finished(study)}, {len(study.tasks)} task{'' if len(study.tasks) == 1 else 's'}"
     write_text(out / "index.html", render(sections, summaries, cautions, facts, study.plans, drawn, head))
     write_text(out / "report.md", markdown(sections, summaries, cautions, facts))
     for each in (*summaries, *(t for s in sections for t in s.tables)):
         write_text(out / "csv" / f"{each.name}.csv", each.csv())
     pack(study, out / ARCHIVE)
     return answers
+
+
+def _finished(study: Study) -> str:
+    """``"10 of 72 planned runs finished (12 begun)"``."""
+    finished = sum(c.metrics is not None for c in study.cells)
+    told = f"{finished} of {study.planned}{' planned' if study.plans else ''} runs finished"
+    begun = sum(c.status != MISSING for c in study.cells)
+    return told if finished == study.planned else f"{told} ({begun} begun)"
 
 
 def _shown(folder: Path) -> str:

@@ -10,13 +10,12 @@ from typing import Any
 from ..errors import UserError
 from ..study import cells as layout
 from ..study import plan as plans
-from ..study.hosts import CONTINUES
+from .conditions import differing
 from .names import label_of
 from .places import placeless, placeless_record
 from .readings import costs, metrics
 from .records import DAMAGED, DONE, FAILED, MISSING, RUNNING, STATIC, WAITING, Cell, Model, Study, Task
-from .sheet import listed
-from .unite import Run, held, named, parts
+from .unite import Run, named
 from .unstarted import leave_out
 
 PLAN, COSTS = "study.yaml", "costs.json"
@@ -43,10 +42,12 @@ def collect(runs: Sequence[Path]) -> Study:
         _add_costs(study.tasks[name], read[number].folder, folder, number)
     for task in study.tasks.values():
         task.asks = any(model.operator != STATIC for model in task.models.values())
+        task.planned = len(task.cells)
         task.static = frozenset(model.network for model in task.models.values() if model.operator == STATIC)
+    study.planned = len(study.cells)
     leave_out(study)
     for task in study.tasks.values():
-        _same_conditions(task)
+        task.notes += differing(task)
     return study
 
 
@@ -78,6 +79,8 @@ class _Planned:
             "network": cell.network,
             "operator": cell.model.operator,
             "label": cell.model.label,
+            "where": cell.model.where,
+            "arguments": dict(cell.model.arguments),
             "recipe": cell.task.recipe,
             "options": dict(cell.task.options),
         }
@@ -172,59 +175,19 @@ def _add_costs(task: Task, run: Path, folder: str, number: int) -> None:
             task.models[name].costs = cost
 
 
-def _same_conditions(task: Task) -> None:
-    """Numbers are only comparable under one recipe on the same data."""
-    done = [c.record for c in task.cells if c.status == DONE]
-    for what, get in (
-        ("recipe", lambda r: r.get("recipe")),
-        ("options", lambda r: r.get("options")),
-        ("data", lambda r: parts(r.get("data") or {})),
-        ("what the data hold", lambda r: held(r.get("data") or {})),
-    ):
-        seen = list(dict.fromkeys(str(get(r)) for r in done if get(r) is not None))
-        if len(seen) > 1:
-            task.notes.append(f"Its cells differ in {what} ({'; '.join(seen)}): compare with care.")
-    task.notes += _different_commits(task)
-    dirty = sum(bool((r.get("git") or {}).get("dirty")) for r in done)
-    if dirty:
-        task.notes.append(f"{dirty} of its {len(done)} runs were made with changes that were not committed.")
-    for model in task.models.values():
-        kinds = {str((r.get("where"), r.get("arguments"))) for c in model.cells.values() if (r := c.record)}
-        if len(kinds) > 1:
-            task.notes.append(f"The runs of {task.name_of(model)} differ in their arguments: compare with care.")
-
-
-def _different_commits(task: Task) -> list[str]:
-    """Which models were run at which commit, if not all at one: whole arms that differ are the worst."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for model in task.ordered():
-        at = (_commits(c.record) for c in model.cells.values() if c.status == DONE)
-        if commits := tuple(dict.fromkeys(filter(None, at))):
-            found.setdefault(commits, []).append(task.name_of(model))
-    if len({commit for commits in found for commit in commits}) < 2:
-        return []
-    if len(found) == 1:
-        return [f"The runs of each model differ in git commit ({listed(next(iter(found)))}): compare with care."]
-    told = "; ".join(f"{listed(names)} at {listed(commits)}" for commits, names in found.items())
-    return [f"Its models differ in git commit ({told}): compare with care."]
-
-
-def _commits(record: Mapping[str, Any]) -> str | None:
-    """The commits a run was made by: several if it was continued by another."""
-    earlier = record.get("earlier") or () if record.get("host") in CONTINUES else ()
-    states = [r.get("git") or {} for r in (*earlier, record)]
-    return " then ".join(dict.fromkeys(str(s["commit"])[:7] for s in states if s.get("commit"))) or None
-
-
 def missing_line(task: Task) -> str:
     """``"3 of 15 cells have no result: ..."``; empty where all have one."""
     lacking = [c for c in task.cells if c.metrics is None]
-    if not lacking:
+    # Those that nobody has started may have been left out.
+    left_out = task.planned - len(task.cells)
+    missing = len(lacking) + left_out
+    if not missing:
         return ""
     counts = {s: sum(c.status == s for c in lacking) for s in (FAILED, DAMAGED, RUNNING, WAITING, MISSING)}
+    counts[MISSING] += left_out
     kinds = ", ".join(f"{n} {'not started' if s == MISSING else s}" for s, n in counts.items() if n)
-    verb = "has" if len(lacking) == 1 else "have"
-    return f"{len(lacking)} of {len(task.cells)} cells {verb} no result: {kinds}."
+    verb = "has" if missing == 1 else "have"
+    return f"{missing} of {task.planned} cells {verb} no result: {kinds}."
 
 
 def static_missing(task: Task) -> list[str]:

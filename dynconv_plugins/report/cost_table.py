@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from . import published
 from .compare import Compared, cost_of
+from .conditions import machine
 from .records import Costs, Task
 from .sheet import Head, Table, Value, breaks, decimal, decimals, figures, interval, listed, percent, prefixed, times
 from .statistics import summarise
@@ -31,7 +32,7 @@ def costs(task: Task, rows: Sequence[Compared]) -> Table:
         for what, scale, unit in (("memory", 1, "MiB"), ("seconds", 60, "min")):
             fields.append(_spent(row, what, scale, unit))
         known = published.counts(row.model)
-        fields += [decimal(known["params"], 2), decimal(known["gmadds"], 3)] if known else [Value(), Value()]
+        fields += [decimal(known["params"], 2), decimal(known.get("gmadds"), 3)] if known else [Value(), Value()]
         table.rows.append([Value(row.name, mark=row.model.label), *fields])
     table.breaks = breaks(r.model.network for r in rows)
     table = table.without_empty()
@@ -91,7 +92,7 @@ def _about(rows: Sequence[Compared], shown: set[str]) -> str:
         about += "less than the clock on what runs beside it, but by tens of percent it does. "
     if shown & {MEMORY, "training"} and any(len(r.spent(w)) > 1 for r in rows for w in ("memory", "seconds")):
         about += "Of several runs the mean with its 95% confidence interval. "
-    about += _started_again(rows)
+    about += _started_again(rows) + _measured_apart(rows, shown)
     if any(row.ratio(w) for row in rows for w in ("params", "macs", "latency1", "latency64", "memory", "seconds")):
         about += "Multiples (×) are against the static twin"
         if shown & {MEMORY, "training"}:
@@ -126,6 +127,34 @@ def _started_again(rows: Sequence[Compared]) -> str:
         "Started more than once and therefore left out of the training's memory and time, since what the part that was "
         f"interrupted took is not known: {listed(told)}. "
     )
+
+
+def _measured_apart(rows: Sequence[Compared], shown: set[str]) -> str:
+    """That not all of a column is of one measurement, or of one machine: what differs may be theirs."""
+    told = ""
+    latencies: dict[int, list[str]] = {}
+    for row in rows:
+        if row.model.costs and row.model.costs.latency_ms:
+            latencies.setdefault(row.model.costs.measured, []).append(row.name)
+    if len(latencies) > 1:
+        apart = "; ".join(listed(names) for names in latencies.values())
+        told += f"Latency and memory of inference are of several measurements, not to be compared: {apart}. "
+    trained = {row.name: _machines(row) for row in rows}
+    if shown & {MEMORY, "training"} and len({m for machines in trained.values() for m in machines}) > 1:
+        where: dict[tuple[str, ...], list[str]] = {}
+        for name, machines in trained.items():
+            if machines:
+                where.setdefault(machines, []).append(name)
+        on = "; ".join(f"{listed(names)} on {' and '.join(machines)}" for machines, names in where.items())
+        told += f"The trainings were on several machines, whose times are not to be compared: {on}. "
+    return told
+
+
+def _machines(row: Compared) -> tuple[str, ...]:
+    """Where the runs were trained whose memory and time are shown."""
+    units = {*row.model.seconds, *row.model.memory}
+    told = (machine(cell.record.get("machine")) for unit, cell in row.model.cells.items() if unit in units)
+    return tuple(dict.fromkeys(filter(None, told)))
 
 
 def references(task: Task) -> Table | None:

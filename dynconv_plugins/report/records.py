@@ -139,7 +139,8 @@ class Model:
 class Task:
     """One data set and recipe, on which models are compared.
 
-    `asks` is whether the plan names a dynamic model, `static` the networks of which it names the static one.
+    `asks` is whether the plan names a dynamic model, `static` the networks of which it names the static one, `planned`
+    how many runs it has, those that nobody has started and that `models` leaves out included.
     """
 
     name: str
@@ -147,6 +148,7 @@ class Task:
     notes: list[str] = field(default_factory=list)
     asks: bool = True
     static: frozenset[str] = frozenset()
+    planned: int = 0
 
     @property
     def cells(self) -> list[Cell]:
@@ -214,13 +216,17 @@ class Task:
 
 @dataclass
 class Study:
-    """All that was read. `notes` are lines for the reader about what was not as expected."""
+    """All that was read.
+
+    `notes` are lines for the reader about what was not as expected, `planned` is the number of runs in all plans.
+    """
 
     folders: list[Path]
     names: list[str]
     tasks: dict[str, Task] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     plans: list[str] = field(default_factory=list)
+    planned: int = 0
 
     @property
     def cells(self) -> list[Cell]:

@@ -8,6 +8,7 @@ from typing import Any
 from . import cost_plot, figures, published, tables
 from .between import between
 from .compare import Compared, compare
+from .conditions import machine
 from .cost_table import costs, references
 from .gains import gains, note
 from .looks import Look
@@ -140,10 +141,8 @@ def provenance(task: Task) -> dict[str, Any]:
             found["versions"][", ".join(f"{k} {v}" for k, v in record["versions"].items())] = None
         if (git := record.get("git") or {}).get("commit"):
             found["git"][str(git["commit"])[:12] + (", with uncommitted changes" if git.get("dirty") else "")] = None
-        if machine := record.get("machine"):
-            found["machine"][", ".join(f"{v} cores" if k == "cores" else str(v) for k, v in machine.items() if v)] = (
-                None
-            )
+        if told := machine(record.get("machine")):
+            found["machine"][told] = None
     seconds = sum(finite(c.record.get("seconds")) for c in task.cells if c.metrics is not None)
     ended = sorted(str(c.record["ended"]) for c in task.cells if c.record.get("ended"))
     made = {k: list(v) for k, v in found.items() if v}

@@ -154,6 +154,64 @@ def test_arms_of_several_commits_are_named(fabricate) -> None:
     assert line.startswith("The runs of each model differ in git commit (1234123 and 5678567)")
 
 
+A = {"cpu": "AMD EPYC", "cores": 2, "system": "Linux x86_64", "gpu": None}
+B = {"cpu": "Intel Xeon", "cores": 16, "system": "Linux x86_64", "gpu": "NVIDIA H200"}
+AT_A, AT_B = "AMD EPYC, 2 cores, Linux x86_64", "Intel Xeon, 16 cores, Linux x86_64, NVIDIA H200"
+
+
+def test_arms_of_several_machines_and_versions_are_named(fabricate) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5] * 2, "odconv": [0.6] * 2, "hard": [0.5] * 2})
+
+    def said(**changes) -> list[str]:
+        for seed in (0, 1):
+            edit(made.root / f"task/odconv/seed{seed}/cell.json", **changes)
+        return collect([made.root]).tasks["task"].notes
+
+    for key in ("static", "odconv", "hard"):
+        for seed in (0, 1):
+            edit(made.root / f"task/{key}/seed{seed}/cell.json", machine=A)
+    assert said() == []
+    (line,) = said(machine=B)
+    assert line == (
+        "Its models differ in the machine that trained them "
+        f"(static and hard on {AT_A}; ODConv on {AT_B}): compare with care."
+    )
+    (line,) = said(machine=A, versions={"torch": "2.8.0", "timm": "1.0.20"})
+    told = "static and hard with torch 2.9.0; ODConv with torch 2.8.0"
+    assert line == f"Its models differ in versions ({told}): compare with care.", "timm's is the same"
+    (line,) = said(versions={"timm": "1.0.20"})
+    assert "ODConv with no torch" in line
+    assert said(versions=None, machine=None) == [], "what is not known differs from nothing"
+
+
+def test_a_machine_of_every_model_is_told_too(fabricate) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5] * 2, "odconv": [0.6] * 2})
+    for key in ("static", "odconv"):
+        for seed, machine in enumerate((A, B)):
+            edit(made.root / f"task/{key}/seed{seed}/cell.json", machine=machine)
+    (line,) = collect([made.root]).tasks["task"].notes
+    each = "The runs of each model differ in the machine that trained them"
+    assert line == f"{each} ({AT_A} and {AT_B}): compare with care."
+
+
+def test_costs_of_several_measurements_and_machines_are_told(fabricate) -> None:
+    first = fabricate("first").task("task", "timm", {"static": STATIC, "odconv": STATIC})
+    second = fabricate("second").task("task", "timm", {"hard": STATIC})
+
+    def about(*roots) -> str:
+        task = collect(roots).tasks["task"]
+        return costs(task, compare(task)).about
+
+    assert "several m" not in about(first.root)
+    apart = "Latency and memory of inference are of several measurements, not to be compared: static and ODConv; hard."
+    assert apart in about(first.root, second.root) and "several machines" not in about(first.root, second.root)
+    for path in second.root.glob("task/*/*/cell.json"):
+        edit(path, machine=B)
+    on = f"static and ODConv on a processor, Linux; hard on {AT_B}. "
+    told = f"The trainings were on several machines, whose times are not to be compared: {on}"
+    assert told in about(first.root, second.root)
+
+
 def test_naming_the_background_everywhere_has_a_pixel_accuracy_too(fabricate) -> None:
     """As VOC's: 66% of the pixels are background, which is a third class's IoU among three."""
     names = ("background", "cat", "boat", "train")

@@ -211,10 +211,10 @@ def test_nothing_is_said_twice(fabricate, capsys) -> None:
         ):
             assert text.count(words) == 1, words
     page, text = pages(made.root, *others)
-    assert "first, second and third: 7 of 8 runs finished, 3 tasks" in page
+    assert "first, second and third: 7 of 8 planned runs finished (7 begun), 3 tasks" in page
     assert text.startswith("# Does dynamic convolution pay?") and "second: Not asked." in text
     page, text = pages(others[0])
-    assert "second: 1 of 1 runs finished, 1 task<" in page
+    assert "second: 1 of 1 planned runs finished, 1 task<" in page
     assert "pay?" not in text.replace("does it pay?", "") and text.startswith("# What static networks reach")
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("yaml")
 
 from dynconv_plugins.errors import UserError
 from dynconv_plugins.report.archive import pack, unpacked
+from dynconv_plugins.report.build import build
 from dynconv_plugins.report.caveats import caveats
 from dynconv_plugins.report.collect import collect, missing_line
 from dynconv_plugins.report.compare import compare
@@ -111,7 +112,24 @@ def test_runs_that_nobody_asked_for_yet_are_a_line(fabricate) -> None:
     assert study.notes == [
         "Runs of the plan's task images that have not been started, of any model: seed 1 and seed 2."
     ]
-    assert missing_line(task) == "" and task.units == ["seed0"]
+    assert missing_line(task) == "4 of 6 cells have no result: 4 not started." and task.units == ["seed0"]
+
+
+def test_a_plan_is_counted_whole(fabricate, tmp_path: Path) -> None:
+    """What nobody has started has no rows, but is no less planned for that."""
+    made = fabricate().task("images", "timm", {"static": [0.6] * 3, "odconv": [0.7] * 3, "hard": [0.5] * 3})
+    made.task("series", "tsai", {"static": [0.6] * 2})
+    for path in (*made.root.glob("images/*/seed2"), made.root / "images/hard", made.root / "series"):
+        shutil.rmtree(path)
+    edit(made.root / "images/odconv/seed1", status="failed", error="no memory")
+    study = collect([made.root])
+    assert [len(t.cells) for t in study.tasks.values()] == [4]
+    assert missing_line(study.tasks["images"]) == "6 of 9 cells have no result: 1 failed, 5 not started."
+    build(study, tmp_path / "out", pictures=False)
+    assert "study: 3 of 11 planned runs finished (4 begun), 1 task<" in (tmp_path / "out/index.html").read_text()
+    (made.root / "study.yaml").unlink()
+    build(collect([made.root]), tmp_path / "out", pictures=False)
+    assert "3 of 4 runs finished (4 begun), 1 task<" in (tmp_path / "out/index.html").read_text()
 
 
 def test_only_the_common_units_are_paired(fabricate) -> None:
@@ -180,7 +198,7 @@ def test_a_result_replaces_a_failure_elsewhere(fabricate) -> None:
 def test_tasks_that_only_share_their_name_are_not_one(fabricate, tmp_path, what: str, change: dict) -> None:
     first = fabricate("first").task("images", "timm", SCORES)
     scores = {model: values[:2] for model, values in SCORES.items()}
-    second = fabricate("second, big").task("images", **{"host": "timm", "scores": scores, **change})
+    second = fabricate("second+big").task("images", **{"host": "timm", "scores": scores, **change})
     study = collect([first.root, second.root])
     assert list(study.tasks) == ["first-images", "second-big-images"]
     assert [len(task.cells) for task in study.tasks.values()] == [6, 4]
@@ -190,6 +208,36 @@ def test_tasks_that_only_share_their_name_are_not_one(fabricate, tmp_path, what:
     pack(study, tmp_path / "records.zip")
     again = collect(list(unpacked([tmp_path / "records.zip"], tmp_path / "scratch")))
     assert again.tasks.keys() == study.tasks.keys() and all(t.models["static"].costs for t in again.tasks.values())
+
+
+@pytest.mark.parametrize("change", [{"arguments": {"num_kernels": 8}}, {"where": "median"}])
+@pytest.mark.parametrize("seeds", ["the same", "others"])
+def test_one_label_with_other_arguments_is_another_model(fabricate, change: dict, seeds: str) -> None:
+    """Without a label of its own, ODConv with eight kernels is in a folder that is called as plain ODConv's is."""
+    first = fabricate("first").task("images", "timm", SCORES)
+    second = fabricate("second").task("images", "timm", {"static": SCORES["static"], "odconv": [0.73, 0.75, 0.74]})
+    for path in (second.root / "images/odconv").iterdir():
+        edit(path, **change)
+    if seeds == "others":
+        shutil.rmtree(first.root / "images/odconv/seed2")
+        for seed in (0, 1):
+            shutil.rmtree(second.root / f"images/odconv/seed{seed}")
+    study = collect([first.root, second.root])
+    assert list(study.tasks) == ["first-images", "second-images"]
+    means = [compare(task)[1].scores.mean for task in study.tasks.values()]
+    assert means == pytest.approx([0.64, 0.74])
+    (told,) = [note for note in study.notes if "not one" in note]
+    assert told.startswith("The tasks called images differ in arguments and are not one")
+
+
+def test_a_plan_says_arguments_before_a_run_does(fabricate) -> None:
+    first = fabricate("first").task("images", "timm", SCORES)
+    second = fabricate("second").task("images", "timm", SCORES)
+    plan = second.plan["tasks"]["images"]
+    plan["models"] = ["static", {"operator": "odconv", "num_kernels": 8}]
+    (second.root / "study.yaml").write_text(json.dumps(second.plan))
+    shutil.rmtree(second.root / "images/odconv")
+    assert list(collect([first.root, second.root]).tasks) == ["first-images", "second-images"]
 
 
 def test_two_results_of_one_cell_are_an_error_that_names_it(fabricate) -> None:

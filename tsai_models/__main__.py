@@ -59,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = p.add_subparsers(dest="command", required=True, parser_class=_Parser)
     commands.add_parser("list", help="the architectures of this package")
-    t = commands.add_parser("train", help="train over folds or seeds and print the table")
+    t = commands.add_parser("train", help="train over folds or seeds and print the table", allow_abbrev=False)
     t.add_argument("--arch", required=True, help="one of 'list', or any architecture of tsai")
     t.add_argument("--dataset", required=True, help="a UCR data set, or the built-in Diatoms")
     t.add_argument(

@@ -55,6 +55,10 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--{what} must be at least 1, not {getattr(args, what)}")
     if args.cluster and args.jobs:
         raise UserError("--jobs is for this machine; on a cluster say --cluster-arg array_parallelism=N")
+    if args.cluster_arg and not args.cluster:
+        raise UserError("--cluster-arg needs --cluster, e.g. --cluster slurm")
+    if args.cluster and args.threads:
+        raise UserError("--threads is for this machine; on a cluster say --cluster-arg cpus_per_task=N")
     if args.data is not None and not args.data.is_dir():
         raise UserError(f"--data {args.data} is not a folder")
     from ..demo.machine import cores

@@ -123,10 +123,12 @@ def watch(jobs: Jobs, say: Callable[[str], None] = print, every: float = 1.0) ->
         KeyboardInterrupt: After Ctrl-C. Local jobs have been cancelled then; those of a cluster go on, and `say` has
             said how to come back to them.
     """
-    left, errors = dict(jobs), {}
+    left, errors, ended = dict(jobs), {}, dict[str, float]()
     try:
         while left:
             for key in [key for key, job in left.items() if job.done()]:
+                if time.monotonic() < ended.setdefault(key, time.monotonic()) + _late(left[key]):
+                    continue
                 result, trouble = _outcome(left.pop(key))
                 if trouble:
                     errors[key] = trouble
@@ -138,15 +140,17 @@ def watch(jobs: Jobs, say: Callable[[str], None] = print, every: float = 1.0) ->
     return errors
 
 
-def _outcome(job: Job[str]) -> tuple[str, str]:
-    """What the job returned, and what is wrong with it, one of them empty."""
+def _late(job: Job[str]) -> float:
+    """Seconds that the result of a job that has ended may still take to be seen here."""
     from submitit import LocalJob
 
-    until = time.monotonic() + (0 if isinstance(job, LocalJob) else LATE_FILES)
-    while not job.paths.result_pickle.exists():
-        if time.monotonic() >= until:
-            return "", f"job {job.job_id} ended without a result ({job.state.lower()}), see {job.paths.stderr}"
-        time.sleep(1)
+    return 0 if isinstance(job, LocalJob) or job.paths.result_pickle.exists() else LATE_FILES
+
+
+def _outcome(job: Job[str]) -> tuple[str, str]:
+    """What the job returned, and what is wrong with it, one of them empty."""
+    if not job.paths.result_pickle.exists():
+        return "", f"job {job.job_id} ended without a result ({job.state.lower()}), see {job.paths.stderr}"
     failed = job.exception()
     if failed is None:
         return job.result(), ""
@@ -176,6 +180,8 @@ def _executor(name: str, folder: Path, given: Mapping[str, Any]) -> AutoExecutor
     own = {f"{each}_{word}" for each in known for word in common | known[each]._valid_parameters() - _ONE}
     chosen: dict[str, Any] = {}
     for parameter, value in given.items():
+        if parameter.removeprefix(f"{SLURM}_") == "time":
+            raise UserError("a job's time is timeout_min=MINUTES: by it submitit knows when to save and go on")
         full = parameter if parameter in common | own else f"{SLURM}_{parameter}"
         if full not in common | own:
             short = {each.removeprefix(f"{SLURM}_") for each in own if each.startswith(SLURM)}

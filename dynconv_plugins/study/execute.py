@@ -25,6 +25,8 @@ def run_cell(
     gpu: str | None = None,
     watch: Callable[[], None] = lambda: None,
     stopped: Callable[[], bool] = lambda: False,
+    inputs: str | None = None,
+    waited: bool = False,
 ) -> str:
     """Trains and scores one cell; a killed one goes on where its trainer can.
 
@@ -34,22 +36,29 @@ def run_cell(
         gpu: The GPUs that it sees, as CUDA_VISIBLE_DEVICES names them; None: all.
         watch: Called about twice a second.
         stopped: Whether to stop.
+        inputs: Fingerprint of the inputs that it is to have; None for those of its record.
+        waited: Another study was running it: if that one failed, so has this one.
 
     Returns:
         Its status: ``done``, ``failed`` (its record says why) or ``waiting`` (it was stopped).
 
     Raises:
         Busy: If another study runs it.
+        UserError: If the cell is not there, or another study has changed its inputs.
     """
     path = Path(folder)
     with process.claimed(path) as lock:
-        return _run(path, threads or cores(), gpu, lock, watch, stopped)
+        record = cells.read(path)
+        if record is None:
+            raise UserError(f"{path} holds no {cells.CELL}: it is made by 'dynconv study'")
+        if inputs not in (None, record["inputs"]):
+            raise UserError(f"{path} belongs to another study with other inputs; choose another --out, or try again")
+        if waited and record.get("status") == FAILED:
+            return FAILED
+        return _run(path, record, threads or cores(), gpu, lock, watch, stopped)
 
 
-def _run(path: Path, threads: int, gpu: str | None, lock: int, watch, stopped) -> str:
-    record = cells.read(path)
-    if record is None:
-        raise UserError(f"{path} holds no {cells.CELL}: it is made by 'dynconv study'")
+def _run(path: Path, record: dict[str, Any], threads: int, gpu: str | None, lock: int, watch, stopped) -> str:
     if record.get("status") == DONE and cells.read(path, cells.METRICS) is not None:
         return DONE  # by another study, meanwhile
     spent = (record.get("seconds") or 0.0, record.get("processor_seconds") or 0.0)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .. import registry
 from ..errors import UnknownName, UserError
+from .reading import read
 
 PLANS = Path(__file__).parent / "plans"
 STATIC = "static"
@@ -96,11 +95,7 @@ def load(plan: str | Path) -> Plan:
         if str(plan) not in names():
             raise UnknownName("plan", str(plan), names())
         path = PLANS / f"{plan}.yaml"
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} is no YAML: {' '.join(str(e).split())}") from None
-    return parse(raw, path.stem)
+    return parse(read(path), path.stem)
 
 
 def parse(raw: Any, name: str) -> Plan:
@@ -109,10 +104,18 @@ def parse(raw: Any, name: str) -> Plan:
         raise UserError(f"plan {name}: it needs 'tasks:', each with a name of its own")
     _known(raw, {"name", "about", "tasks"}, f"plan {name}")
     tasks = tuple(task for key, value in raw["tasks"].items() for task in _tasks(str(key), value, name))
-    called = [task.name for task in tasks]
-    if twice := next((task for task in called if called.count(task) > 1), None):
+    tasknames = [task.name for task in tasks]
+    if twice := next((task for task in tasknames if tasknames.count(task) > 1), None):
         raise UserError(f"plan {name}: two tasks are called {twice}; give one of them another name")
-    return Plan(str(raw.get("name", name)), str(raw.get("about", "")).strip(), tasks, raw)
+    called = str(raw.get("name") or name)
+    if not _folder(called):
+        raise UserError(f"plan {name}: the name {called!r} becomes a folder's; use letters, digits and -_+.")
+    return Plan(called, str(raw.get("about") or "").strip(), tasks, raw)
+
+
+def _folder(name: str) -> bool:
+    """Whether this can be the name of a folder everywhere."""
+    return name.strip(".") != "" and all(c.isalnum() or c in "-_+." for c in name)
 
 
 def _tasks(key: str, raw: Any, plan: str) -> list[Task]:
@@ -149,6 +152,8 @@ def _task(key: str, raw: Any, plan: str) -> Task:
             raise UserError(f"{place}: {what} must be a whole number of at least {2 if what == 'folds' else 1}")
     if raw.get("folds") and raw["host"] != "tsai":
         raise UserError(f"{place}: folds are for tsai; {raw['host']} has seeds")
+    if raw.get("folds") and raw.get("seeds"):
+        raise UserError(f"{place}: seeds or folds, not both")
     models = tuple(_model(m, place) for m in _listed(raw["models"], place, "models"))
     labels = [m.label for m in models]
     twice = next((label for label in labels if labels.count(label) > 1), None)
@@ -165,7 +170,7 @@ def _task(key: str, raw: Any, plan: str) -> Task:
         models=models,
         recipe=str(raw["recipe"]),
         options=dict(raw.get("options", {})),
-        about=str(raw.get("about", "")).strip(),
+        about=str(raw.get("about") or "").strip(),
         **counts,
     )
 
@@ -182,7 +187,7 @@ def _model(raw: Any, place: str) -> Model:
     elif arguments or raw.get("where"):
         raise UserError(f"{place}: the static model takes no arguments")
     label = str(raw.get("label") or operator)
-    if not all(c.isalnum() or c in "-_+." for c in label):
+    if not _folder(label):
         raise UserError(f"{place}: the label {label!r} becomes a folder's name; use letters, digits and -_+.")
     return Model(operator, label, raw.get("where"), arguments)
 

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 
 from . import process
@@ -17,7 +17,14 @@ from .live import Board
 LOOK = 2.0  # seconds between two looks at what another study runs
 
 
-def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callable[..., str] = run_cell) -> bool:
+def run(
+    todo: list[Cell],
+    jobs: int,
+    threads: int,
+    board: Board,
+    execute: Callable[..., str] = run_cell,
+    inputs: Mapping[str, str] = {},
+) -> bool:
     """Runs cells, each by its own process, and tells the board.
 
     A cell that another study runs is left to it, and taken over if that one ends without a result.
@@ -27,7 +34,8 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
         jobs: How many at a time. They share the GPUs.
         threads: CPU threads for all of them together.
         board: Where progress is shown; it knows every cell's status afterwards.
-        execute: Runs one cell.
+        execute: Runs one cell, see `execute.run_cell`.
+        inputs: Fingerprint of what each is made from, by key.
 
     Returns:
         False if it was interrupted: then what was running has been stopped, and can be continued.
@@ -47,7 +55,15 @@ def run(todo: list[Cell], jobs: int, threads: int, board: Board, execute: Callab
             board.start(cell)
             # One each for its processes; where the share has too few, all that there are.
             own = ",".join(gpus[: cell.task.processes]) if len(gpus) >= cell.task.processes else None
-            status = execute(str(cell.folder), max(1, threads // jobs), own, lambda: board.watch(cell), stop.is_set)
+            status = execute(
+                str(cell.folder),
+                max(1, threads // jobs),
+                own,
+                lambda: board.watch(cell),
+                stop.is_set,
+                inputs=inputs.get(cell.key),
+                waited=cell.key in board.left,
+            )
         except process.Busy as e:
             board.elsewhere(cell, str(e))
             return True

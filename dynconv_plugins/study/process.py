@@ -31,6 +31,10 @@ class Busy(UserError):
     """Another study runs this cell."""
 
 
+class Stuck(UserError):
+    """What a killed study has left in this cell cannot be stopped."""
+
+
 @dataclass(frozen=True)
 class Usage:
     """What a command took: seconds of wall clock and of processors, and the largest resident memory of one process; 0
@@ -46,7 +50,8 @@ def claimed(folder: Path) -> Iterator[int]:
     """Locks a cell's folder, after stopping what a killed study has left running there; yields the descriptor.
 
     Raises:
-        Busy: If another study is at it, or what a killed one has left there cannot be stopped.
+        Busy: If another study is at it.
+        Stuck: If what a killed one has left there cannot be stopped.
         UserError: If the file system has no locks.
     """
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -57,6 +62,16 @@ def claimed(folder: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
+
+
+def held(folder: Path) -> bool:
+    """Whether somebody has locked a cell's folder at this moment."""
+    with _ignored(FileNotFoundError), open(folder / LOCK, "rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def _locked(handle: int) -> bool:
@@ -94,7 +109,7 @@ def _stop_orphan(folder: Path, handle: int) -> None:
             if _locked(handle):
                 return
             time.sleep(0.1)
-    raise Busy(f"{folder} is held by process group {owner['group']}, which cannot be stopped")
+    raise Stuck(f"{folder} is held by process group {owner['group']}, which cannot be stopped")
 
 
 def _alive(pid: int | None, started: str | None) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from . import cells, hosts, process
+from . import cells, hosts, process, turns
 from .cells import Cell
 from .execute import DONE, WAITING
 from .hosts.common import Data
@@ -21,6 +21,9 @@ from .plan import Plan, Task, names
 OLD = "old"
 # Options that name a file.
 FILES = ("backbone_checkpoint", "initial_checkpoint", "pretrained_path")
+
+# Options that change no result.
+IDLE = ("workers",)
 
 
 @dataclass
@@ -69,7 +72,9 @@ def make(
                 warnings.simplefilter("ignore")
                 host = hosts.get(task.host)
                 recipe = host.recipe(task.recipe)
-                data[task.name] = host.prepare(task, found, _data_folder(root, task, found))
+                place = _data_folder(root, task, found)
+                with turns.turn(place.with_suffix(".lock"), say, f"prepares the data of {task.name}"):
+                    data[task.name] = host.prepare(task, found, place)
         except (UserError, ImportError, OSError, TypeError, ValueError) as e:
             schedule.troubles[task.name] = " ".join(str(e).split())
             schedule.blocked += (c for c in cells.expand(plan, root) if c.task is task)
@@ -96,7 +101,7 @@ def make(
 def _data_folder(root: Path, task: Task, found: Mapping[str, Path]) -> Path:
     """Where a task's data are prepared: another place for other settings, as something may be training on these."""
     places = {name: str(path.resolve()) for name, path in found.items()}
-    return root / "data" / task.name / cells.digest(task.host, task.data, places)[:8]
+    return root.resolve() / "data" / task.name / cells.digest(task.host, task.data, places)[:8]
 
 
 def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,9 +110,10 @@ def recorded(cell: Cell, data: Data, recipe: Mapping[str, Any]) -> dict[str, Any
     made = cells.described(cell)
     # Paths are where things lie, not what they are: a study may be moved, or go on on another machine.
     files = _contents(cell, made["options"])
-    counted = made | {"options": made["options"] | files}
+    counted = made | {"options": {k: v for k, v in made["options"].items() if k not in IDLE} | files}
     inputs = cells.digest({k: v for k, v in counted.items() if k != "about"}, recipe, data.fingerprint)
     command = list(host.command(cell, data, cell.folder))
+    host.check(command)
     if cell.task.processes > 1:
         from .launch import launched
 
@@ -185,7 +191,7 @@ def _locked(cell: Cell, record: dict[str, Any], plan: str, schedule: Schedule) -
     try:
         with process.claimed(cell.folder):
             return _settled(cell, record, plan, schedule)
-    except process.Busy:
+    except (process.Busy, process.Stuck):
         return WAITING  # and running it will say by whom it is run
 
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 from rich.table import Table
 
-from ..demo.runner import ending
 from ..errors import UserError
 from ..writing import write_text
-from . import cells, pool, schedule
-from .execute import DONE, FAILED, environment
+from . import cells, costing, pool, schedule
+from .execute import DONE, FAILED
 from .live import Board, score_of, summary
 from .plan import Plan
-
-COST_SECONDS = 2.0
 
 
 class Study:
@@ -57,10 +52,11 @@ class Study:
         todo = made.todo()
         self._say(f"{len(made.cells)} cells, {len(made.cells) - len(todo)} of them finished before; in {self.out}")
         with Board(made.cells, made.status, self.console) as board:
-            whole = pool.run(todo, jobs, self.threads, board)
+            inputs = {key: record["inputs"] for key, record in made.records.items()}
+            whole = pool.run(todo, jobs, self.threads, board, inputs=inputs)
         made.troubles |= board.troubles
         if whole and not no_costs:
-            self._costs(made)
+            made.troubles |= self._costs(made)
         return self._end(made, whole)
 
     def submit(self, cluster: str, arguments: list[str], no_costs: bool = False) -> int:
@@ -84,39 +80,19 @@ class Study:
                 record = cells.read(cell.folder) or {}
             except cells.Damaged as e:
                 record = {"status": FAILED, "error": str(e)}
-            made.status[key] = record.get("status", FAILED)
+            other = "inputs" in record and record["inputs"] != made.records[key]["inputs"]
+            made.status[key] = FAILED if other else record.get("status", FAILED)
             if whole and made.status[key] != DONE:
-                made.troubles[key] = errors.get(key) or record.get("error") or "it has not run"
+                told = "its job had other inputs; the same command runs it again" if other else record.get("error")
+                made.troubles[key] = errors.get(key) or told or "it has not run"
         if whole and not no_costs and cluster == clusters.LOCAL:
-            self._costs(made)
+            made.troubles |= self._costs(made)
         elif whole and not no_costs:
             self._say("costs are one machine's: on the one they should tell of, give the command without --cluster")
         return self._end(made, whole)
 
-    def _costs(self, made: schedule.Schedule) -> None:
-        """Measures each task whose models are new since the last measurement."""
-        for task in dict.fromkeys(cell.task.name for cell in made.cells):
-            # Side by side: all models of the task that have ever been finished, also where this is a part of the plan.
-            firsts = _finished(self.out / task)
-            path = self.out / task / "costs.json"
-            if not firsts or self._costed(path, firsts):
-                continue
-            self._say(f"{task}: measuring latency and memory of {len(firsts)} models")
-            seconds = str(COST_SECONDS)
-            command = [sys.executable, "-m", "dynconv_plugins.study.costs", str(path.parent), seconds]
-            command += map(str, firsts.values())
-            done = subprocess.run(command, env=environment({}, self.threads, None), capture_output=True, text=True)
-            if done.returncode:
-                said = done.stderr.strip().splitlines() if done.returncode > 0 else []
-                made.troubles[f"{task}, costs"] = (said or [ending(done.returncode)])[-1]
-
-    def _costed(self, path: Path, firsts: Mapping[str, Path]) -> bool:
-        try:
-            stored = set(yaml.safe_load(path.read_text())["models"])
-        except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
-            return False
-        newest = max((folder / cells.METRICS).stat().st_mtime for folder in firsts.values())
-        return stored >= set(firsts) and path.stat().st_mtime >= newest
+    def _costs(self, made: schedule.Schedule) -> dict[str, str]:
+        return costing.measure(self.out, (cell.task.name for cell in made.cells), self.threads, self._say)
 
     def _end(self, made: schedule.Schedule, whole: bool) -> int:
         scores = {c.key: score_of(c.folder) for c in made.cells if made.status[c.key] == DONE}
@@ -170,16 +146,6 @@ class Study:
 def _needed(seconds: Sequence[float], jobs: int) -> str:
     """How long cells take, so many at a time."""
     return _hours(max(max(seconds), sum(seconds) / jobs))
-
-
-def _finished(task: Path) -> dict[str, Path]:
-    """The folder of a finished run of each model of a task."""
-    firsts: dict[str, Path] = {}
-    for path in sorted(task.glob(f"*/*/{cells.METRICS}")):
-        with suppress(cells.Damaged):
-            if (cells.read(path.parent) or {}).get("status") == DONE:
-                firsts.setdefault(path.parent.parent.name, path.parent)
-    return firsts
 
 
 def _hours(seconds: float) -> str:

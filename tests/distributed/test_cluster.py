@@ -150,6 +150,7 @@ def test_bad_parameters_end_in_one_line(tmp_path: Path) -> None:
     assert "did you mean timeout_min" in refused(tmp_path, timeout_mins=3)
     assert "unknown parameter" in refused(tmp_path, nodes=2)
     assert "timeout_min" in refused(tmp_path, timeout_min="long")
+    assert "timeout_min=MINUTES" in refused(tmp_path, time="10:00:00") == refused(tmp_path, slurm_time=600)
     assert "unknown cluster 'slrum'; did you mean slurm" in refused(tmp_path, "slrum")
     # Slurm's are taken, with and without its name, and mean nothing here.
     assert (
@@ -168,8 +169,8 @@ def test_submitit_missing(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_parameters_of_a_command_line() -> None:
-    words = ["timeout_min=600", "slurm_partition=gpu", "mem_gb=1.5", "exclusive=true", "time=1:00", "comment=a=b"]
-    read = {"timeout_min": 600, "slurm_partition": "gpu", "mem_gb": 1.5, "exclusive": True, "time": "1:00"}
+    words = ["timeout_min=600", "slurm_partition=gpu", "mem_gb=1.5", "exclusive=true", "begin=1:00", "comment=a=b"]
+    read = {"timeout_min": 600, "slurm_partition": "gpu", "mem_gb": 1.5, "exclusive": True, "begin": "1:00"}
     assert parameters(words) == {**read, "comment": "a=b"}
     with pytest.raises(UserError, match="NAME=VALUE"):
         parameters(["gpu"])

@@ -200,6 +200,8 @@ def test_two_studies_do_not_share_a_cell(tmp_path: Path) -> None:
     [
         (("nothing",), "unknown plan"),
         (("quick", "--jobs", "0"), "--jobs must be at least 1"),
+        (("quick", "--cluster-arg", "partition=gpu"), "--cluster-arg needs --cluster"),
+        (("quick", "--cluster", "slurm", "--threads", "2"), "--threads is for this machine"),
         (("quick", "--tasks", "imges"), "did you mean images"),
         (("quick", "--data", "/nowhere"), "is not a folder"),
     ],

@@ -9,9 +9,10 @@ import yaml
 from studies import SERIES, write_plan
 
 from dynconv_plugins.errors import UnknownName, UserError
-from dynconv_plugins.study import plan
+from dynconv_plugins.study import hosts, plan, reading
 from dynconv_plugins.study.cells import expand
-from dynconv_plugins.study.hosts import images, series
+from dynconv_plugins.study.hosts import images, masks, series
+from dynconv_plugins.study.hosts.common import Data
 
 
 def test_the_issues_plans_are_shipped() -> None:
@@ -26,6 +27,28 @@ def test_every_shipped_plan_is_whole(name: str) -> None:
         assert plan.STATIC in [model.operator for model in task.models]  # nothing is compared without its static twin
     keys = [cell.key for cell in expand(made, Path("x"))]
     assert len(keys) == len(set(keys))
+
+
+@pytest.mark.parametrize("name", plan.names())
+def test_the_trainers_take_what_a_shipped_plan_says(name: str) -> None:
+    """Networks, recipes and options, without data or training."""
+    import timm
+
+    import timm_models  # noqa: F401 - registers the models
+
+    data = Data("x", Path("x"), 9, 1, 1, 2, "samples", True, {"pixels": 64, "length": 9, "variables": 1}, "", "")
+    for cell in expand(plan.load(name), Path("x")):
+        if cell.unit:
+            continue
+        host = hosts.get(cell.task.host)
+        assert host.recipe(cell.task.recipe)
+        if cell.task.host == "timm":
+            assert timm.is_model(f"{cell.network}_{cell.model.operator}")
+        elif cell.task.host == "tsai":
+            assert cell.network in series.DYNAMIC
+        else:
+            assert cell.network in masks.HEADS and set(cell.task.options) <= set(masks.OPTIONS)
+        host.check(host.command(cell, data, cell.folder))
 
 
 def test_the_study_is_the_papers() -> None:
@@ -142,12 +165,42 @@ def test_a_part_leaves_tasks_out_that_lack_it() -> None:
         ({"data": {"name": "Diatoms", "classes": "5"}}, "classes is a positive whole number"),
         ({"data": {"name": "Adiac", "train": 10}}, "Adiac is as large as it is; remove train"),
         ({"data": {"name": "Diatoms", "holdout": 2}}, "holdout is a part"),
+        ({"data": {"name": "Diatoms", "holdout": 0.3}}, "holdout is for score_on: held-out"),
+        ({"host": "mmseg", "networks": "fpn", "data": {"name": "voc2012", "classes": 3}}, "remove classes"),
     ],
 )
 def test_data_that_make_no_sense(tmp_path: Path, change: dict, said: str) -> None:
-    from dynconv_plugins.study import hosts
-
     raw = {"host": "tsai", "networks": "FCN", "models": "static", "recipe": "strong", **change}
     task = plan.parse({"tasks": {"a": raw}}, "p").tasks[0]
     with pytest.raises(UserError, match=said):
-        hosts.get("tsai").prepare(task, {}, tmp_path)
+        hosts.get(task.host).prepare(task, {"voc2012": tmp_path}, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["tasks: {a: {}, a: {}}", "tasks:\n  a:\n    options: {lr: 1, epochs: 2, lr: 2}"])
+def test_nothing_is_there_twice(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"line \d: (a|lr) is there twice"):
+        plan.load(tmp_path / "p.yaml")
+
+
+def test_merged_mappings_may_say_another_value(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("one: &one {a: 1, b: 2}\ntwo: {<<: *one, b: 3}\n")
+    assert reading.read(tmp_path / "p.yaml")["two"] == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize("name", ["../x", "..", "a/b", "a b"])
+def test_names_are_those_of_folders(name: str) -> None:
+    with pytest.raises(UserError, match="becomes a folder's"):
+        plan.parse({"name": name, "tasks": {"a": SERIES}}, "p")
+    with pytest.raises(UserError, match="becomes a folder's"):
+        plan.parse({"tasks": {"a": {**SERIES, "models": [{"operator": "odconv", "label": name}]}}}, "p")
+
+
+def test_what_is_left_empty_is_not_there() -> None:
+    made = plan.parse({"name": None, "about": None, "tasks": {"a": {**SERIES, "about": None}}}, "p")
+    assert (made.name, made.about, made.tasks[0].about) == ("p", "", "")
+
+
+def test_seeds_or_folds() -> None:
+    with pytest.raises(UserError, match="seeds or folds, not both"):
+        plan.parse({"tasks": {"a": {**SERIES, "seeds": 3, "folds": 4}}}, "p")

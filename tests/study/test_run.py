@@ -35,7 +35,7 @@ def short() -> Iterator[Path]:
 
 
 def test_a_cell_of_each_host(short: Path, study, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dynconv_plugins.study.study.COST_SECONDS", 0.1)
+    monkeypatch.setattr("dynconv_plugins.study.costing.SECONDS", 0.1)
     path, out = write_plan(short / "p.yaml", images=IMAGES, masks=MASKS, series=SERIES), short / "out"
     done = study(path, "--out", out, "--no-costs")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -109,7 +109,7 @@ def test_changed_inputs_are_run_again_and_the_rest_is_not(tmp_path: Path, study,
 def test_a_study_goes_on_elsewhere_from_the_records_of_its_report(
     tmp_path: Path, study, finished: tuple[Path, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dynconv_plugins.study.study.COST_SECONDS", 0.1)
+    monkeypatch.setattr("dynconv_plugins.study.costing.SECONDS", 0.1)
     assert cli.run(["report", str(finished[0] / "out"), "--no-pictures", "--out", str(tmp_path / "report")]) == 0
     with zipfile.ZipFile(tmp_path / "report" / "records.zip") as file:
         file.extractall(tmp_path)

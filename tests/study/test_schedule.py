@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from studies import IMAGES, MASKS, SERIES, write_plan
 
 from dynconv_plugins.errors import UserError
-from dynconv_plugins.study import cells, costs, hosts, live, plan, pool, process, schedule, study
+from dynconv_plugins.study import cells, costs, hosts, live, plan, pool, process, schedule
 from dynconv_plugins.study.estimate import Estimates
 
 
@@ -137,18 +138,15 @@ def test_memory_is_the_networks(tmp_path: Path) -> None:
 
 
 def test_fewer_cells_than_jobs_get_more_threads_each(tmp_path: Path) -> None:
-    class Quiet:
-        def __getattr__(self, name: str):
-            return lambda *args: None
-
     seen = []
 
-    def run(folder: str, threads: int, *rest: object) -> str:
+    def run(folder: str, threads: int, *rest: object, **more: object) -> str:
         seen.append(threads)
         return "done"
 
-    todo = made(tmp_path, a={**SERIES, "models": ["static", "odconv"]}).cells
-    assert pool.run(todo, jobs=16, threads=8, board=Quiet(), execute=run) and seen == [4, 4]
+    todo = made(tmp_path, a={**SERIES, "models": ["static", "odconv"]})
+    board = live.Board(todo.cells, todo.status, Console(file=io.StringIO()))
+    assert pool.run(todo.cells, jobs=16, threads=8, board=board, execute=run) and seen == [4, 4]
 
 
 def test_a_network_more_or_less_keeps_what_was_trained(tmp_path: Path) -> None:
@@ -171,7 +169,7 @@ def test_what_another_study_runs_comes_last(tmp_path: Path, monkeypatch, capsys)
     todo = made(tmp_path, a={**SERIES, "models": ["static", "odconv"]})
     ran = []
 
-    def run(folder: str, *rest: object) -> str:
+    def run(folder: str, *rest: object, **more: object) -> str:
         ran.append(Path(folder).parent.name)
         if "static" in folder and len(ran) < 5:
             raise process.Busy(f"{folder} is being run by another study")
@@ -207,7 +205,7 @@ def test_a_cell_sees_as_many_gpus_as_it_has_processes(tmp_path: Path, monkeypatc
     monkeypatch.setattr(pool, "shares", lambda jobs: [("0", "2"), ("1", "3")][:jobs])
     seen = {}
 
-    def run(folder: str, threads: int, gpu: str | None, *rest: object) -> str:
+    def run(folder: str, threads: int, gpu: str | None, *rest: object, **more: object) -> str:
         seen[Path(folder).parent.parent.name] = gpu
         return "done"
 
@@ -237,12 +235,25 @@ def test_what_runs_is_on_the_screen(tmp_path: Path, height: int) -> None:
     assert (sum("0/1" in line for line in lines) == 24) == (height == 60)
 
 
-def test_damaged_costs_are_measured_again(tmp_path: Path) -> None:
-    todo = made(tmp_path, a=SERIES)
-    folder = todo.cells[0].folder
-    cells.write(folder, {"score": 0.5}, cells.METRICS)
-    path = tmp_path / "costs.json"
-    each = study.Study(None, tmp_path, {}, 1)
-    for text, costed in ((b'{"models": {"static": {}}}', True), (b"\xff\xfe", False), (b'{"models": null}', False)):
-        path.write_bytes(text)
-        assert each._costed(path, {"static": folder}) is costed
+@pytest.mark.parametrize(
+    "task",
+    [{**SERIES, "options": {"epohcs": 1}}, {**SERIES, "options": {"epoch": 1}}, {**IMAGES, "options": {"epohcs": 1}}],
+)
+def test_options_that_the_trainer_does_not_know_are_found_first(tmp_path: Path, task: dict) -> None:
+    made_ = made(tmp_path, a=task)
+    assert not made_.cells and re.search("epohcs|epoch", made_.troubles["a"]) and "\n" not in made_.troubles["a"]
+
+
+def test_how_the_data_are_loaded_is_no_input(tmp_path: Path) -> None:
+    inputs = [
+        [r["inputs"] for r in made(tmp_path, a={**IMAGES, "options": {**IMAGES["options"], **more}}).records.values()]
+        for more in ({}, {"workers": 2}, {"epochs": 2})
+    ]
+    assert inputs[0] == inputs[1] != inputs[2]
+
+
+def test_records_know_where_the_data_are_from_anywhere(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_plan(Path("p.yaml"), a=SERIES)
+    [record] = schedule.make(plan.load(path), Path("out"), {}, lambda line: None).records.values()
+    assert Path(record["data"]["path"]).is_absolute() and Path(record["data"]["path"]).is_relative_to(tmp_path)

@@ -5,6 +5,7 @@ Each module offers
 - ``prepare(task, found, folder) -> Data``: the data under `folder`, held-out part included;
 - ``recipe(name) -> values``: what the recipe says, for the fingerprint; an unknown name is a ``UserError``;
 - ``command(cell, data, folder) -> tuple[str, ...]``: the trainer's command line, the same for a run and its resumption;
+- ``check(command)``: raises a ``UserError`` where the trainer would refuse its command line;
 - ``settle(folder, record)``: writes what the command, or the score of a trained cell, reads beside the data;
 - ``progress(folder, record) -> (done, total, note)``: how far a run is;
 - ``curve(folder) -> dict``: what the trainer has logged;

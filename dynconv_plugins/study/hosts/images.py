@@ -7,7 +7,7 @@ import csv
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,12 @@ def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
     words += ["--model", f"{cell.network}_{cell.model.operator}", "--seed", str(cell.seed), *flags(options)]
     words += ["--checkpoint-hist", "1", "--recovery-interval", "200", "--resume", "auto"]
     return (*words, "--output", str(folder), "--experiment", RUN)
+
+
+def check(command: Sequence[str]) -> None:
+    from timm_models.train.args import parse
+
+    parse(command[command.index("train") + 1 :])
 
 
 def settle(folder: Path, record: Mapping[str, Any]) -> None:

@@ -30,6 +30,8 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     real = given["name"] == "voc2012"
     if real and "voc2012" not in found:
         raise UserError("no VOC 2012 found: set DYNCONV_DATA or --data, or get it by 'dynconv data voc2012'")
+    if real and given["classes"]:
+        raise UserError(f"task {task.name}, data: VOC 2012 has the classes that it has; remove classes")
     if real:
         source, classes = Path(found["voc2012"]), 20
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,10 @@ def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
 
 def _cuda() -> bool:
     return torch.cuda.is_available()
+
+
+def check(command: Sequence[str]) -> None:
+    """Nothing: `prepare` has read the options."""
 
 
 def settle(folder: Path, record: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ def prepare(task: Task, found: Mapping[str, Path], folder: Path) -> Data:
     idle = [key for key in ("classes", "train", "test") if given[key] is not None]
     if name != BUILT_IN and idle:
         raise UserError(f"task {task.name}, data: {name} is as large as it is; remove {' and '.join(idle)}")
+    if "holdout" in task.data and given["score_on"] == "test":
+        raise UserError(f"task {task.name}, data: holdout is for score_on: held-out; a recipe's own is one of options")
     if name == BUILT_IN:
         sizes = {"classes": given["classes"] or 5, "train": given["train"] or 40, "test": given["test"] or 10}
         root = datasets.diatoms.make(folder / "diatoms", **sizes) / "UCR"
@@ -111,6 +113,12 @@ def command(cell: Cell, data: Data, folder: Path) -> tuple[str, ...]:
     split = ["--seed", str(cell.seed)]
     split += [] if cell.fold is None else ["--folds", str(cell.task.folds), "--fold", str(cell.fold)]
     return (*words, *flags(options), *split, "--out", str(folder / RUN))
+
+
+def check(command: Sequence[str]) -> None:
+    from tsai_models.__main__ import parser
+
+    parser().parse_args(command[command.index("train") :])
 
 
 def settle(folder: Path, record: Mapping[str, Any]) -> None:

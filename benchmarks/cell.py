@@ -78,7 +78,8 @@ def measure(cell: Cell) -> dict[str, Any]:
 
     Returns:
         The cell's own fields and, by side (`SIDES`): `layout`, the faster one; `times`, seconds (median and quartiles)
-        a call; `per_second`, images or series; `ratio` to the static network's median; `peak`, bytes of the call;
+        a call; `per_second`, images or series; `ratio` to the static network's time in the same round (median and
+        quartiles); `peak`, bytes of the call;
         `stored`, bytes of the model. `lost` has the seconds of layouts that were tried and not timed further, and
         `refused` why a side has no times.
     """
@@ -105,16 +106,16 @@ def measure(cell: Cell) -> dict[str, Any]:
     stay = {key: calls[key] for key, t in trials.items() if key[0] in kept or t <= LOST * fastest[key[0]]}
     times = compare(stay, cell.seconds, LEAST)
     best = {side: min((key for key in times if key[0] == side), key=lambda key: times[key].median) for side in fastest}
-    base = times[best["static"]].median
+    base = times[best["static"]]
     return {
         **asdict(cell),
         "layout": {side: key[1] for side, key in best.items()},
-        "times": {side: asdict(times[key]) for side, key in best.items()},
+        "times": {side: times[key].figures() for side, key in best.items()},
         "per_second": {side: cell.batch / times[key].median for side, key in best.items()},
-        "ratio": {side: {k: v / base for k, v in asdict(times[key]).items()} for side, key in best.items()},
+        "ratio": {side: times[key].over(base).figures() for side, key in best.items()},
         "peak": {side: peak(calls[key], cell.device) for side, key in best.items()},
         "stored": {side: sizes[side] for side in best},
-        "layouts": {" ".join(key): asdict(t) for key, t in times.items()},
+        "layouts": {" ".join(key): t.figures() for key, t in times.items()},
         "lost": {" ".join(key): t for key, t in trials.items() if key not in stay},
         "refused": refused,
     }

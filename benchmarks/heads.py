@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def measure(op: nn.Module, x: Tensor, train: bool, seconds: float) -> dict[str, 
     times = compare(functions, seconds)
     with torch.no_grad(), Launches() as launches:
         op.attend(x)
-    return {"times": {name: asdict(t) for name, t in times.items()}, "operations": launches.names}
+    return {"times": {name: t.figures() for name, t in times.items()}, "operations": launches.names}
 
 
 def table(rows: list[dict[str, Any]], title: str) -> Table:

@@ -103,8 +103,8 @@ def measure(channels: int, size: int, batch: int, seconds: float) -> tuple[str, 
     functions["NHWC"] = lambda: F.conv2d(x_last, static_last, padding=1)
     times = compare(functions, seconds)
     layout = min(("NCHW", "NHWC"), key=lambda name: times[name].median)
-    base = times[layout].median
-    return layout, base * 1e3, {name: times[name].median / base for name in (*IDEAS, "native")}
+    base = times[layout]
+    return layout, base.median * 1e3, {name: times[name].over(base).median for name in (*IDEAS, "native")}
 
 
 def main() -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import platform
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -63,7 +62,10 @@ def step(forward: Callable[[], torch.Tensor], leaves: list[torch.Tensor], train:
 
 
 def measure(channels: int, size: int, kernels: int, batch: int, train: bool, seconds: float) -> dict:
-    """One row: seconds by name, and the engine's choice."""
+    """One row: by name, seconds and their ratios to the faster static layout's, and how the engine chose.
+
+    Ratios are of the same round; `choice_over_grouped` is the ratio of these two. Each has its median and quartiles.
+    """
     x, weight, attention = inputs(channels, size, kernels, batch, train)
     leaves = [x, weight, *(t for t in attention if t is not None)]
     functions = {}
@@ -85,6 +87,7 @@ def measure(channels: int, size: int, kernels: int, batch: int, train: bool, sec
         functions[name] = step(forward, leaves, train)
     functions["choice"] = step(lambda: dc.dynamic_conv(x, weight, attention, padding=1), leaves, train)
     times = compare(functions, seconds)
+    base = min(("static", "static channels_last"), key=lambda n: times[n].median)
     return {
         "channels": channels,
         "size": size,
@@ -92,39 +95,34 @@ def measure(channels: int, size: int, kernels: int, batch: int, train: bool, sec
         "batch": batch,
         "train": train,
         "choice": name_of(choose_backend(problem)),
-        "static_layout": min(("static", "static channels_last"), key=lambda n: times[n].median),
-        "times": {name: asdict(timing) for name, timing in times.items()},
+        "static_layout": base,
+        "times": {name: timing.figures() for name, timing in times.items()},
+        "ratio": {name: timing.over(times[base]).figures() for name, timing in times.items()},
+        "choice_over_grouped": times["choice"].over(times["grouped"]).figures(),
     }
-
-
-def ratio(row: dict, name: str, base: str) -> float:
-    """Median of `name` over the median of `base` in the same run."""
-    return row["times"][name]["median"] / row["times"][base]["median"]
 
 
 def slower(row: dict) -> bool:
     """Whether the engine chose worse than `grouped`. Where it chose `grouped` the ratio of the two is the noise."""
-    return row["choice"] != "grouped" and ratio(row, "choice", "grouped") > TOLERANCE
+    return row["choice"] != "grouped" and row["choice_over_grouped"]["median"] > TOLERANCE
 
 
 def table(rows: list[dict]) -> Table:
     """The rows as a table of ratios to the faster static layout."""
     names = [n for n in BACKENDS if n != "reference"]
-    out = Table(title="seconds over the static convolution's, medians (quartiles of the choice)")
+    out = Table(title="seconds over the static convolution's in the same round, medians (quartiles of the choice)")
     for column in ("shape", "K", "pass", "static ms", *names, "choice", "over grouped", ""):
         out.add_column(column, justify="left" if column in ("shape", "pass", "choice", "") else "right")
     for row in rows:
-        base = row["static_layout"]
-        t = row["times"]["choice"]
-        quartiles = f"{t['low'] / row['times'][base]['median']:.2f}-{t['high'] / row['times'][base]['median']:.2f}"
+        base, choice = row["static_layout"], row["ratio"]["choice"]
         out.add_row(
             f"{row['channels']} @ {row['size']}",
             str(row["kernels"]),
             "train" if row["train"] else "forward",
             f"{row['times'][base]['median'] * 1e3:.2f} {'NHWC' if 'last' in base else 'NCHW'}",
-            *(f"{ratio(row, n, base):.2f}" if n in row["times"] else "-" for n in names),
-            f"{ratio(row, 'choice', base):.2f} ({quartiles}) {row['choice']}",
-            f"{ratio(row, 'choice', 'grouped'):.2f}",
+            *(f"{row['ratio'][n]['median']:.2f}" if n in row["ratio"] else "-" for n in names),
+            f"{choice['median']:.2f} ({choice['low']:.2f}-{choice['high']:.2f}) {row['choice']}",
+            f"{row['choice_over_grouped']['median']:.2f}",
             "SLOWER" if slower(row) else "",
         )
     return out
@@ -152,7 +150,7 @@ def main() -> int:
     if args.json:
         write_json(args.json, {"machine": machine, "rows": rows})
     lost = sum(slower(row) for row in rows)
-    same = [ratio(row, "choice", "grouped") for row in rows if row["choice"] == "grouped"]
+    same = [row["choice_over_grouped"]["median"] for row in rows if row["choice"] == "grouped"]
     noise = f" (where it chose grouped itself, the two differ by {min(same):.2f} to {max(same):.2f})" if same else ""
     console.print(f"{lost} of {len(rows)} choices slower than grouped by more than {TOLERANCE - 1:.0%}{noise}")
     return int(args.check and lost > 0)

@@ -12,16 +12,23 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call.
+    """Seconds of one call, or their ratios to another's, a value for each round."""
 
-    Attributes:
-        median: Over all rounds.
-        low, high: First and third quartile.
-    """
+    rounds: tuple[float, ...]
 
-    median: float
-    low: float
-    high: float
+    @property
+    def median(self) -> float:
+        """Of all rounds."""
+        return statistics.median(self.rounds)
+
+    def over(self, base: Timing) -> Timing:
+        """The ratios to `base`, round by round: what disturbs a round disturbs both."""
+        return Timing(tuple(ours / theirs for ours, theirs in zip(self.rounds, base.rounds, strict=True)))
+
+    def figures(self) -> dict[str, float]:
+        """The ``median`` and, as ``low`` and ``high``, the first and the third quartile."""
+        low, _, high = statistics.quantiles(self.rounds, n=4)
+        return {"median": self.median, "low": low, "high": high}
 
 
 def warm_up(seconds: float = 3.0) -> None:
@@ -50,9 +57,4 @@ def compare(functions: dict[str, Callable[[], object]], seconds: float, least: i
             function()
             times[name].append(time.perf_counter() - before)
         rounds += 1
-    return {name: Timing(statistics.median(t), *_quartiles(t)) for name, t in times.items()}
-
-
-def _quartiles(values: list[float]) -> tuple[float, float]:
-    low, _, high = statistics.quantiles(values, n=4)
-    return low, high
+    return {name: Timing(tuple(t)) for name, t in times.items()}

@@ -22,7 +22,7 @@ pytest.importorskip("rich", reason="rich comes with the study extra")
 import timm
 
 import dynconv_plugins as dc
-from benchmarks import isolated, networks
+from benchmarks import cell, ideas, isolated, networks, operators, timing
 from dynconv_plugins.study import memory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,10 +50,11 @@ def test_networks(tmp_path):
         medians = {side: t["median"] for side, t in row["times"].items()}
         for side, t in row["times"].items():
             assert 0 < t["low"] <= t["median"] <= t["high"]
-            assert row["ratio"][side]["median"] == pytest.approx(medians[side] / medians["static"])
+            assert row["ratio"][side]["low"] <= row["ratio"][side]["median"] <= row["ratio"][side]["high"]
             assert row["per_second"][side] == pytest.approx(2 / medians[side])
             mine = [v["median"] for name, v in row["layouts"].items() if name.startswith(side)]
             assert medians[side] == min(mine)
+        assert set(row["ratio"]["static"].values()) == {1.0}
         # The form as published writes a kernel per sample.
         assert 0 < row["peak"]["engine"] < row["peak"]["grouped"] > row["peak"]["static"] > 0
     assert {"static NCHW", "static NHWC"} <= set(rows[0]["layouts"]) and rows[0]["stem"] == "small"
@@ -131,6 +132,38 @@ def test_heads(tmp_path):
         # Pooling, two products, an activation and a norm are the least that ODConv's formula takes.
         assert {"mean", "mm", "addmm"} & set(row["operations"]) and 4 <= len(row["operations"]) < 20
     assert "16 layers" in done.stdout
+
+
+def test_a_ratio_and_its_quartiles_are_of_the_same_rounds():
+    """A machine that slows down and recovers slows both."""
+    static = timing.Timing((1.0, 5.0, 2.0, 4.0, 3.0))
+    twice = timing.Timing(tuple(2 * t for t in static.rounds))
+    assert set(twice.over(static).figures().values()) == {2.0}
+    other = timing.Timing((3.0, 5.0, 4.0, 8.0, 6.0))
+    assert other.over(static).figures() == {"median": 2.0, "low": 1.5, "high": 2.5}
+
+
+@pytest.mark.parametrize("what", ["network", "convolution", "idea"])
+def test_ratios_go_by_rounds(monkeypatch, what):
+    static, slow = timing.Timing((1.0, 5.0, 2.0, 4.0, 3.0)), timing.Timing((2.0, 10.0, 4.0, 8.0, 6.0))
+    same = {"median": 2.0, "low": 2.0, "high": 2.0}
+
+    def compare(functions, *_):
+        plain = [name for name in functions if "static" in name or name in ("NCHW", "NHWC")]
+        return {name: static if name in plain else slow for name in functions}
+
+    for module in (cell, operators, ideas):
+        monkeypatch.setattr(module, "compare", compare)
+        monkeypatch.setattr(module, "warm_up", lambda *_: None)
+    if what == "network":
+        row = cell.measure(cell.Cell("resnet18", 32, "odconv", False, 1, stem="small", seconds=0))
+        assert row["ratio"]["engine"] == same
+    elif what == "convolution":
+        row = operators.measure(8, 4, 1, 2, False, 0)
+        assert row["ratio"]["choice"] == same and row["choice_over_grouped"]["median"] == 1.0
+    else:
+        ratios = ideas.measure(8, 4, 2, 0)[2]
+        assert set(ratios.values()) == {2.0}
 
 
 def test_a_process_of_its_own_reports_how_it_ended():

@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dynconv_plugins", "timm_models", "tsai_models", "mmseg_configs")
 # Everything the extras bring; numpy too, which torch itself can do without.
 EXTRAS = (
-    "timm torchvision tsai fastai mmengine mmcv mmseg mim fvcore matplotlib rich PIL tqdm yaml jinja2 numpy pandas "
-    "sklearn scipy cv2"
+    "timm torchvision safetensors huggingface_hub tensorboard tsai fastai fastcore pyts jupyter_core mmengine mmcv mmseg "
+    "mim fvcore pytorch_grad_cam submitit matplotlib rich PIL tqdm yaml jinja2 numpy pandas sklearn scipy cv2"
 ).split()
 BLOCK = f"""
 import sys
@@ -78,6 +78,7 @@ def test_every_source_file_is_in_the_wheel(wheel: Path) -> None:
     strays = {n for n in names if n.partition("/")[0] not in PACKAGES and ".dist-info/" not in n}
     assert not strays, f"packaged by accident: {sorted(strays)}"
     assert any(n.endswith(".dist-info/licenses/LICENSE") for n in names)
+    assert {f"{package}/py.typed" for package in PACKAGES} <= names, "type checkers take the hints of none without it"
 
 
 def test_metadata(site: Path) -> None:

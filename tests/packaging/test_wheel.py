@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("dynconv_plugins", "timm_models", "tsai_models", "mmseg_configs")
 # Everything the extras bring; numpy too, which torch itself can do without.
 EXTRAS = (
-    "timm torchvision safetensors huggingface_hub tensorboard tsai fastai fastcore pyts jupyter_core mmengine mmcv mmseg "
-    "mim fvcore pytorch_grad_cam submitit matplotlib rich PIL tqdm yaml jinja2 numpy pandas sklearn scipy cv2"
+    "timm torchvision safetensors huggingface_hub tensorboard tsai fastai fastcore pyts jupyter_core mmengine mmcv "
+    "mmseg mim fvcore pytorch_grad_cam submitit matplotlib rich PIL tqdm yaml jinja2 numpy pandas sklearn scipy cv2"
 ).split()
 BLOCK = f"""
 import sys

@@ -139,19 +139,19 @@ def _bytes(save: Callable[[Any, io.BytesIO], object], content: Any) -> bytes:
     return buffer.getvalue()
 
 
-def summary(rows: list[dict]) -> dict[str, float]:
-    """Mean and standard deviation (the population's, as in the study's table) of accuracy, and of the loss."""
+def summary(rows: list[dict]) -> dict[str, float | None]:
+    """Mean and standard deviation of accuracy, and of the loss.
+
+    The deviation divides by n - 1, as in the reports, and is ``None`` of a single run. The *Comprehensive Study
+    Dynamic CNN* divides by n.
+    """
     accuracy, loss = ([row[k] for row in rows] for k in ("accuracy", "loss"))
-    return {
-        "mean": float(np.mean(accuracy)),
-        "sd": float(np.std(accuracy)),
-        "mean_loss": float(np.mean(loss)),
-        "sd_loss": float(np.std(loss)),
-    }
+    sd, sd_loss = (float(np.std(values, ddof=1)) if len(rows) > 1 else None for values in (accuracy, loss))
+    return {"mean": float(np.mean(accuracy)), "sd": sd, "mean_loss": float(np.mean(loss)), "sd_loss": sd_loss}
 
 
 def table(rows: list[dict], title: str, unit: str) -> Table:
-    """The rows, then mean and standard deviation, for printing."""
+    """The rows, then their mean and, of several, their standard deviation, for printing."""
     t = Table(title=title)
     for name in (unit, "loss", "accuracy", "seconds"):
         t.add_column(name, justify="right")
@@ -160,5 +160,6 @@ def table(rows: list[dict], title: str, unit: str) -> Table:
     s = summary(rows)
     t.add_section()
     t.add_row("mean", f"{s['mean_loss']:.3f}", f"{s['mean']:.3f}", f"{np.mean([r['seconds'] for r in rows]):.1f}")
-    t.add_row("sd", f"{s['sd_loss']:.3f}", f"{s['sd']:.3f}", "")
+    if len(rows) > 1:
+        t.add_row("sd", f"{s['sd_loss']:.3f}", f"{s['sd']:.3f}", "")
     return t

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
@@ -53,7 +54,7 @@ def render(
 
 
 def parted(text: str):
-    """A name as HTML that may be broken behind its underscores, besides spaces and hyphens: never within a word."""
+    """A name as HTML that may be broken behind underscores and slashes, besides spaces and hyphens: never in a word."""
     from markupsafe import Markup, escape
 
-    return Markup(str(escape(text)).replace("_", "_<wbr>"))
+    return Markup(re.sub("[_/]", r"\g<0><wbr>", str(escape(text))))

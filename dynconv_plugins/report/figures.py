@@ -59,9 +59,12 @@ def _curve(axes: plt.Axes, model: Model, what: str, look: Look, rho: float) -> s
     steps, table = aligned(found, what)
     scale = 100 if what == "valid_score" else 1
     mean = np.nanmean(table, 0) * scale
-    if len(found) >= FEWEST:
-        spans = [summarise(column[np.isfinite(column)], rho) for column in table.T]
-        low, high = (np.array([getattr(s, end) for s in spans]) * scale for end in ("low", "high"))
+    # Of two runs that are left at a step the interval is about anything.
+    known = [column[np.isfinite(column)] for column in table.T]
+    spans = [summarise(column if len(column) >= FEWEST else [], rho) for column in known]
+    low, high = (np.array([getattr(s, end) for s in spans]) * scale for end in ("low", "high"))
+    if np.isfinite(low).any():
+        low, high = (np.clip(end, 0, 100 if what == "valid_score" else None) for end in (low, high))
         axes.fill_between(steps, low, high, color=look.colour, alpha=0.15, lw=0)
     every = max(1, math.ceil(len(steps) / 8))
     style = {"marker": look.marker, "ms": 4.5 * look.size, "markevery": every, "mec": PAPER, "mew": 0.5, "lw": 1.7}
@@ -113,7 +116,7 @@ def _paper_folds(task: Task, studio: Studio) -> list[Picture]:
     own = published.folds()
     theirs = {"CNN": Look(GREY, "o", "-"), "D-CNN": Look("#2f7de1", "s", "-")}
     made = []
-    for key, quantity, name in (("loss", "loss", "test loss"), ("accuracy", "score", "accuracy")):
+    for key, quantity, name in (("loss", "loss", "loss"), ("accuracy", "score", "accuracy")):
         units = [f"fold{i}" for i in range(len(own["CNN"][key]))]
         series = {n: (list(range(len(units))), own[n][key]) for n in own}
         figure = _by_unit(series, theirs, units, quantity, f"The paper's own: {name} by fold", "fold")

@@ -43,6 +43,7 @@ def runs(task: Task) -> Table:
     table.breaks = breaks(m.network for m in task.ordered())
     if published.source(task) and task.folded and len(units) == len(published.folds()["CNN"]["accuracy"]):
         table.breaks.add(len(table.rows))
+        table.about += " Of its own the paper says “loss” alone, not of which samples."
         table.rows += [_theirs(name, own) for name, own in published.folds().items()]
     return table
 

@@ -17,12 +17,13 @@ from made import study_of
 
 from dynconv_plugins import registry
 from dynconv_plugins.report import axes as shared
-from dynconv_plugins.report import cost_plot, figures
+from dynconv_plugins.report import cost_plot, figures, published
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.compare import compare
 from dynconv_plugins.report.looks import SHAPES, looks
 from dynconv_plugins.report.names import label_of
 from dynconv_plugins.report.records import STATIC
+from dynconv_plugins.report.run_table import runs
 from dynconv_plugins.report.studio import ON_PAPER, Studio, plt
 
 SEEDS = [0.60, 0.61, 0.62]
@@ -91,6 +92,17 @@ def test_a_loss_that_explodes_is_told_in_the_title(fabricate, studio: Studio) ->
     assert "logarithmic" not in drawn(figures.folds, task, studio=studio)["task-resnet18-seeds-loss"]
 
 
+def test_the_papers_own_losses_are_called_what_it_calls_them(fabricate, studio: Studio) -> None:
+    """Its Table 4a says no more than that."""
+    own = published.folds()["CNN"]["accuracy"]
+    _, task, _ = study_of(fabricate, {"static": own}, host="tsai", networks=("Net1",), folds=True)
+    svg = drawn(figures.folds, task, studio=studio)["task-paper-folds-loss"]
+    assert "own: loss by fold" in svg and "test loss" not in svg
+    assert runs(task).about == (
+        "Accuracy in %, with the test loss. Of its own the paper says “loss” alone, not of which samples."
+    )
+
+
 def test_a_single_run_has_no_line_at_its_mean(fabricate, studio: Studio) -> None:
     _, task, _ = study_of(fabricate, {"static": SEEDS, "odconv": [0.6], "hard": [0.5, 0.6]})
     svg = drawn(figures.folds, task, studio=studio)["task-resnet18-seeds-score"]
@@ -113,6 +125,41 @@ def test_bands_are_the_intervals_of_the_table(fabricate, studio: Studio, monkeyp
     low, high = bands[-1]
     np.testing.assert_allclose(low, row.scores.low * 100)
     np.testing.assert_allclose(high, row.scores.high * 100)
+
+
+def bands_of(made, studio: Studio, monkeypatch, **curve) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper end of the band that runs with these curves have, one row a run."""
+    (what, rows) = next(iter(curve.items()))
+    for path, values in zip(sorted(made.root.glob("*/*/*/metrics.json")), rows, strict=True):
+        read = json.loads(path.read_text())
+        none = [None] * len(values)
+        read["curve"] = {"unit": "epoch", "steps": list(range(1, len(values) + 1)), "train_loss": none}
+        read["curve"] |= {"valid_loss": none, "valid_score": none, what: values}
+        path.write_text(json.dumps(read))
+    found = []
+    with monkeypatch.context() as patch:
+        patch.setattr(plt.Axes, "fill_between", lambda _axes, steps, low, high, **_: found.append((low, high)))
+        figures.curves(collect([made.root]).tasks["task"], looks(["static"]), studio)
+    return found[0] if found else None
+
+
+def test_steps_that_few_runs_reach_have_no_band(fabricate, studio: Studio, monkeypatch) -> None:
+    """Student's t with one degree of freedom is 12.7, and a band of it hides the picture."""
+    made = fabricate().task("task", "timm", {"static": [0.5] * 3})
+    scores = [[0.3, 0.4, 0.5, 0.6], [0.31, 0.42, 0.4, 0.7], [0.33, 0.41, None, None]]
+    low, high = bands_of(made, studio, monkeypatch, valid_score=scores)
+    np.testing.assert_array_equal(np.isfinite(low), [True, True, False, False])
+    np.testing.assert_array_equal(np.isfinite(high), [True, True, False, False])
+    two = [scores[0], scores[1], [0.33, None, None, None]]
+    assert bands_of(made, studio, monkeypatch, valid_score=two) is None, "one step is no curve, two runs no band"
+
+
+def test_bands_end_where_scores_and_losses_do(fabricate, studio: Studio, monkeypatch) -> None:
+    made = fabricate().task("task", "timm", {"static": [0.5] * 3})
+    low, high = bands_of(made, studio, monkeypatch, valid_score=[[0.01, 0.9], [0.02, 0.99], [0.2, 0.98]])
+    assert low[0] == 0 and high[1] == 100 and 0 < high[0] < 100
+    low, high = bands_of(made, studio, monkeypatch, valid_loss=[[0.1, 150.0], [1.2, 160.0], [0.2, 170.0]])
+    assert low[0] == 0 and high[1] > 170, "a loss has no upper end"
 
 
 def test_two_kinds_of_interval_are_two_kinds_of_bar(fabricate, studio: Studio) -> None:

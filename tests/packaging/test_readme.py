@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,12 +37,49 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def links(page: Path, text: str) -> list[str]:
+    """Targets of a page's links that are not there: files, and headings in them."""
+    missing = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        file, _, part = target.partition("#")
+        to = page.parent / file if file else page
+        if "://" not in target and not (to.exists() and (not part or part in headings(to))):
+            missing.append(target)
+    return missing
+
+
+def headings(page: Path) -> set[str]:
+    """Names that GitHub gives a page's headings."""
+    found = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S), flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
 def test_links_and_pictures_are_there() -> None:
     for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        targets = [t for t in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in t]
-        missing = [t for t in targets if not (page.parent / t).exists()]
-        assert not missing, page
-        assert targets or page.name != "README.md"
+        assert not links(page, page.read_text()), page
+    assert "](docs/" in README
+
+
+@pytest.mark.parametrize("target", ["docs/nothere.md", "docs/nothere.md#part", "docs/using.md#nothere", "#nothere"])
+def test_a_dead_link_is_found(target: str) -> None:
+    assert links(ROOT / "README.md", f"[a page]({target}), [another](docs/using.md#temperature)") == [target]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make here")
+@pytest.mark.parametrize(
+    ("active", "folder"),
+    [
+        ({}, ROOT / ".venv"),
+        ({"VIRTUAL_ENV": "/mine"}, "/mine"),
+        ({"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "mine"}, "/conda"),
+        ({"CONDA_PREFIX": "/conda", "CONDA_DEFAULT_ENV": "base"}, ROOT / ".venv"),
+    ],
+)
+def test_make_takes_the_active_environment(active: dict[str, str], folder: str | Path) -> None:
+    env = {k: v for k, v in os.environ.items() if k != "VIRTUAL_ENV" and not k.startswith("CONDA")}
+    command = ["make", "--dry-run", "--always-make", "lint"]
+    done = subprocess.run(command, cwd=ROOT, env=env | active, capture_output=True, text=True, check=True)
+    assert f"{folder}/bin/python -m ruff check ." in done.stdout
 
 
 def test_the_first_screen_says_what_to_type() -> None:

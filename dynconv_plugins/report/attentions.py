@@ -18,7 +18,7 @@ from ..inspection.draw import COLOURS
 from ..inspection.layers import Layer, explain
 from .studio import Picture, Studio, plt
 
-LAYERS = 3
+LAYERS, SPATIAL = 3, 8  # at most, of one kind of attention
 BY_POSITION = (
     "One row an input, one column a layer: which {0} at each position, a colour a {1}; pale where none is ahead of the "
     "others."
@@ -53,22 +53,24 @@ def attentions(
     # Operators that are not of the one equation have factors of their own beside its four (DCD).
     spatial = {k: s.numpy() for k, v in seen.items() if (s := getattr(v, "spatial", None)) is not None}
     if spatial:
-        figure = spatial_maps(eye, _some(spatial, 8))
+        figure = spatial_maps(eye, _some(spatial, SPATIAL))
         caption = "One row an input, one column a layer, early to late: factors of the kernel's positions."
+        caption += _picked(spatial, SPATIAL)
         made.append(Drawn("Spatial attention", caption, _keep(studio, f"{name}-spatial", figure, "spatial attention")))
     for attribute, title, axis, caption in KINDS:
         found = {k: f for k, v in seen.items() if (f := getattr(v, attribute, None)) is not None}
         flat = {k: v.numpy() for k, v in found.items() if v.ndim == 2}
         if flat:
             picture = _keep(studio, f"{name}-{attribute}", gates(_some(flat), labels, axis), title.lower())
-            made.append(Drawn(title, f"{caption} One row an input, layers side by side.", picture))
+            made.append(Drawn(title, f"{caption} One row an input, layers side by side.{_picked(flat)}", picture))
         maps = {k: v.numpy() for k, v in found.items() if v.ndim > 2 and v[0, 0].numel() > 1}
         if maps:
             kernels = [f"kernel {i + 1}" for i in range(max(v.shape[1] for v in maps.values()))]
             picture = _keep(
                 studio, f"{name}-{attribute}-map", _mixtures(eye, _some(maps), kernels), "kernels by position"
             )
-            made.append(Drawn("Kernels by position", BY_POSITION.format("kernel weighs most", "kernel"), picture))
+            caption = BY_POSITION.format("kernel weighs most", "kernel") + _picked(maps)
+            made.append(Drawn("Kernels by position", caption, picture))
     return made + _beyond(network, x, eye, studio, name)
 
 
@@ -79,16 +81,17 @@ def _beyond(network: nn.Module, x: torch.Tensor, eye: Sequence[np.ndarray], stud
     if maps := _stacked(each, lambda layer: layer.kernel_map if _rotates(layer) else None):
         rotations = max((layer.labels for layer in each[0].values() if _rotates(layer)), key=len)
         picture = _keep(studio, f"{name}-rotations", _mixtures(eye, _some(maps), rotations), "rotations by position")
-        caption = BY_POSITION.format("rotation wins most filters", "rotation")
+        caption = BY_POSITION.format("rotation wins most filters", "rotation") + _picked(maps)
         made.append(Drawn("Rotations by position", caption, picture))
     if mixing := _stacked(each, lambda layer: layer.mixing):
         picture = _keep(studio, f"{name}-mixing", _panels(eye, _some(mixing), _signed), "latent mixing")
         caption = "One row an input, one column a layer: how latent channels are mixed; blue negative, red positive, "
-        caption += "each by its own largest."
+        caption += f"each by its own largest.{_picked(mixing)}"
         made.append(Drawn("Latent mixing", caption, picture))
     if masks := _stacked(each[:1], lambda layer: layer.mask):
         picture = _keep(studio, f"{name}-mask", gates(_some(masks), ["all inputs"], "filters"), "task mask")
         caption = "The part of each filter that a mask learned for the task leaves on, whatever the input."
+        caption += _picked(masks)
         made.append(Drawn("Task mask", caption, picture))
     return made
 
@@ -112,6 +115,14 @@ def _some(layers: dict[str, np.ndarray], most: int = LAYERS) -> dict[str, np.nda
     names = list(layers)
     picks = np.unique(np.linspace(0, len(names) - 1, min(most, len(names))).round().astype(int))
     return {names[i]: layers[names[i]] for i in picks}
+
+
+def _picked(layers: dict[str, np.ndarray], most: int = LAYERS) -> str:
+    """Which of the layers `_some` shows, where these are not all."""
+    if len(layers) <= most:
+        return ""
+    which = "the first, a middle and the last" if most == LAYERS else f"{most}, from the first to the last,"
+    return f" Shown are {which} of {len(layers)} such layers."
 
 
 def _panels(

@@ -148,3 +148,28 @@ def test_segmentations_of_every_head(tmp_path: Path) -> None:
     names = [p.name for p in (tmp_path / "img").iterdir()]
     assert len(names) == len(set(names)) and any("deeplabv3plus-mask1" in n for n in names)
     assert [name for name, _ in found.attentions] == ["deeplabv3plus local soft", "fpn local soft"]
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "told"),
+    [
+        (
+            "odconv4x",
+            9,
+            {"Shown are the first, a middle and the last of 9 such layers.", "Shown are 8, from"},
+        ),
+        ("localsoft", 4, {"Shown are the first, a middle and the last of 4 such layers."}),
+        ("orconv", 4, {"Shown are the first, a middle and the last of 4 such layers."}),
+        ("dcd", 4, {"Shown are the first, a middle and the last of 4 such layers."}),
+        ("odconv4x", 3, set()),
+    ],
+)
+def test_captions_say_which_layers_are_shown(name: str, layers: int, told: set[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    body = [nn.Conv2d(8, 8, 3, padding=1) for _ in range(layers)]
+    model = dynamize(nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten()), name, where="all").eval()
+    shown = [np.zeros((8, 8, 3), np.uint8)] * 2
+    drawn = attentions(model, torch.randn(2, 8, 8, 8), shown, ["a", "b"], Studio(tmp_path), "net")
+    captions = [d.caption for d in drawn]
+    assert captions and all(("Shown are" in caption) == bool(told) for caption in captions)
+    assert all(any(words in caption for caption in captions) for words in told)

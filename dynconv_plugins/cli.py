@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from . import __version__
 from .errors import run_cli
 
 # Name -> (module, help). The module offers add_parser(subparsers), which adds the parser of that name and sets the
@@ -36,6 +37,7 @@ def run(argv: list[str]) -> int | None:
         SystemExit: For ``--help`` and arguments that do not parse.
     """
     parser = argparse.ArgumentParser(prog="dynconv", description="Dynamic convolutions for timm, mmseg and tsai.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     asked = next((a for a in argv if not a.startswith("-")), None)
     for name, (module, text) in COMMANDS.items():

@@ -46,7 +46,7 @@ def load(name: str, data: str | Path | None, scratch: Path) -> Series:
     if not root.is_dir():
         raise UserError(
             f"no UCR archive found: give --data DIR (with DIR/UCR/{name}/{name}_TRAIN.tsv), set DYNCONV_DATA, "
-            f"or use --dataset {BUILT_IN}, which is built in"
+            f"or take {BUILT_IN}, which is built in"
         )
     return _read(root, name)
 

@@ -27,7 +27,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     p.add_argument("model", nargs="?", metavar="MODEL", help="not needed with a study's cell")
     source = p.add_mutually_exclusive_group(required=True)
     source.add_argument("--image", type=Path, metavar="FILE")
-    source.add_argument("--series", metavar="FILE.tsv|NAME", help="a file, or a UCR data set below $DYNCONV_DATA")
+    source.add_argument("--series", metavar="FILE.tsv|NAME", help="a file, or a UCR data set, see --data")
+    p.add_argument(
+        "--data", type=Path, metavar="DIR", help="holds UCR/ or the data sets; default $DYNCONV_DATA, else ./data"
+    )
     p.add_argument("--index", type=int, metavar="I", help="with --series: which one, from 0 (default 0)")
     p.add_argument(
         "--checkpoint",
@@ -82,13 +85,16 @@ def run(args: argparse.Namespace) -> int:
             raise UserError(f"--operator goes with --series; for images the name says it: {named}")
         if args.index is not None:
             raise UserError("--index goes with --series: an image is one")
+        if args.data is not None:
+            raise UserError("--data goes with --series: an image is a file")
         look, words = images.subject, (args.model, args.image, args.checkpoint, arguments, args.input_size)
         stem = args.image.stem
     else:
         if args.input_size is not None:
             raise UserError("--input-size goes with --image: a series is as long as it is")
         index = args.index or 0
-        look, words = series.subject, (args.model, args.series, index, args.checkpoint, args.operator, arguments)
+        words = (args.model, args.series, index, args.checkpoint, args.operator, arguments, args.data)
+        look = series.subject
         stem = f"{Path(args.series).stem}-{index}"
     with warnings.catch_warnings():
         # What hosts' own imports warn of is nothing that a user of this command can act on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ def subject(
     checkpoint: Path | None = None,
     operator: str | None = None,
     arguments: Mapping[str, Any] | None = None,
+    data: Path | None = None,
 ) -> Subject:
     """A network and one series.
 
@@ -33,6 +35,7 @@ def subject(
         checkpoint: ``model.pth`` of our trainer, or the folder of a study's cell. None: as initialised.
         operator: Makes a static architecture dynamic, or takes another operator in one of ours.
         arguments: The operator's, and ``where``.
+        data: Where the data set of that name lies, as for ``python -m tsai_models train --data``.
 
     Raises:
         UserError: If anything is unknown, missing, damaged or does not fit; one line.
@@ -42,7 +45,7 @@ def subject(
 
     from ..study.hosts.series import DYNAMIC, differences
 
-    X, classes, label = _series(source)
+    X, classes, label = _series(source, data)
     if not 0 <= index < len(X):
         raise UserError(f"--index {index}: there are {len(X)} series in {source}, 0 to {len(X) - 1}")
     what = f"{label} {index}"
@@ -72,10 +75,11 @@ def subject(
     return Subject(model, torch.from_numpy(x), x[0], title, weights, names)
 
 
-def _series(source: str) -> tuple[np.ndarray, int, str]:
+def _series(source: str, data: Path | None) -> tuple[np.ndarray, int, str]:
     """All series ``[N, 1, steps]`` in a file, or a data set's for the test; how many classes; what to call one."""
-    from .. import datasets
-    from ..datasets import series, ucr
+    from tsai_models.data import load
+
+    from ..datasets import series
 
     path = Path(source)
     if path.suffix in (".tsv", ".ts") or path.is_file():
@@ -84,11 +88,9 @@ def _series(source: str) -> tuple[np.ndarray, int, str]:
         rows = series.read(path)
         values = np.array([[float(v) for v in row.values] for row in rows], dtype=np.float32)
         return values[:, None], len({row.label for row in rows}), f"{path.name}, series"
-    root = datasets.find().get("ucr")
-    if root is None:
-        raise UserError(f"no file {source}, and no UCR archive to look for {source} in: set DYNCONV_DATA")
-    X, y, (_, test) = ucr.load(root, source)
-    return X[test].astype(np.float32), len(np.unique(y)), f"{source}, test series"
+    with tempfile.TemporaryDirectory() as scratch:  # for the built-in series, which are drawn
+        found = load(source, data, Path(scratch))
+    return found.X[found.official[1]].astype(np.float32), found.classes, f"{source}, test series"
 
 
 def _settings(path: Path | None, given: dict[str, Any]) -> dict[str, Any]:

@@ -44,6 +44,25 @@ def test_a_data_set_by_name_and_a_file(out, data, capsys):
     assert "convblock2.0" in capsys.readouterr().out and (out / "attention.png").stat().st_size > 10_000
 
 
+def test_where_a_data_set_lies(out, data, tmp_path, monkeypatch):
+    """Given, or in ./data as for the trainer; the built-in series are drawn."""
+    monkeypatch.delenv("DYNCONV_DATA")
+    words = ["explain", "ODConvFCN", "--out", str(out), "--series"]
+    with pytest.raises(UserError, match="^no UCR archive found: give --data DIR .*set DYNCONV_DATA, or take Diatoms"):
+        run([*words, "Oaks"])
+    oaks = tmp_path / "elsewhere" / "UCR" / "Oaks"
+    oaks.mkdir(parents=True)
+    for part in ("TRAIN", "TEST"):
+        (oaks / f"Oaks_{part}.tsv").symlink_to(data / "UCR" / "Diatoms" / f"Diatoms_{part}.tsv")
+    run([*words, "Oaks", "--data", "elsewhere"])
+    given = record(out)
+    (tmp_path / "elsewhere").rename(tmp_path / "data")
+    run([*words, "Oaks"])
+    assert record(out) == given and given["input_size"] == [1, 1, 176]
+    run([*words, "Diatoms"])
+    assert record(out)["input_size"] == [1, 1, 176] and not (tmp_path / "data" / "UCR" / "Diatoms").exists()
+
+
 @pytest.mark.parametrize("arch", ["FCN", "ODConvFCN"])
 def test_another_operator_and_its_arguments(out, arch):
     words = ["--series", "Diatoms", "--operator", "localsoft", "--operator-arg", "num_kernels=3"]
@@ -138,6 +157,7 @@ MISTAKES = {
     "a cell's operator": (["--series", "Diatoms", "--checkpoint", "cell", "--operator", "hard"], "leave --operator"),
     "size": (["ODConvFCN", "--series", "Diatoms", "--input-size", "64"], "--input-size goes with --image"),
     "damaged results": (["--series", "Diatoms", "--checkpoint", "damaged"], "results.json is damaged"),
+    "data of an image": (["resnet18_odconv", "--image", "leaf.png", "--data", "."], "--data goes with --series"),
     "image": (["--image", "leaf.png", "--checkpoint", "cell"], "give --series instead of --image"),
 }
 

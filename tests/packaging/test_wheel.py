@@ -138,3 +138,6 @@ def test_the_command_runs_from_elsewhere(site: Path, tmp_path: Path) -> None:
     done = run([str(site / "bin" / "dynconv"), "--help"], tmp_path, site)
     assert done.returncode == 0, done.stderr
     assert "data" in done.stdout and "demo" in done.stdout
+    (dist,) = distributions(name="dynconv-plugins", path=[str(site)])
+    said = run([str(site / "bin" / "dynconv"), "--version"], tmp_path, site)
+    assert (said.returncode, said.stdout) == (0, f"dynconv {dist.version}\n"), said.stderr

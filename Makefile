@@ -1,10 +1,11 @@
 # make demo | test | lint | clean
 #
-# Every target sets itself up: in the active virtual environment, or else in .venv, made with $(PYTHON) and filled once
-# with what constraints.txt pins (about 5 minutes and 6 GB the first time, nothing afterwards).
+# Every target sets itself up: in the active environment of venv or conda (conda's base is left alone), or else in .venv,
+# made with $(PYTHON), and filled once with what constraints.txt pins (about 5 minutes and 6 GB, nothing afterwards).
 
 PYTHON ?= python3
-VENV   := $(or $(VIRTUAL_ENV),$(CURDIR)/.venv)
+CONDA  := $(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX))
+VENV   := $(or $(VIRTUAL_ENV),$(CONDA),$(CURDIR)/.venv)
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.dynconv-plugins-installed
 JOBS   ?= 2

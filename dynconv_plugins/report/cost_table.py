@@ -100,7 +100,7 @@ def _about(rows: Sequence[Compared], shown: set[str]) -> str:
             about += "means shown"
         about += ". "
     if "published parameters" in shown:
-        about += "Published counts: ODConv (ICLR 2022) and A2D2C, for 224×224 and 1000 classes."
+        about += "Published counts: ODConv (ICLR 2022) and A2D2C with its ablations, for 224×224 and 1000 classes."
     return about.strip()
 
 

@@ -128,9 +128,7 @@ def _ablations(task: Task) -> list[Mapping[str, Any]]:
     """A2D2C's tables that vary what the task varies."""
     found = []
     for table in _all()["ablations"]:
-        varied = [
-            (row["operator"], row.get("where"), row.get("arguments", {})) for row in table["rows"] if "operator" in row
-        ]
+        varied = [_varied(row) for row in table["rows"] if "operator" in row]
         ours = [(m.operator, *_settings(m)) for m in task.models.values() if m.network == table["network"]]
         if any(one in varied for one in ours):
             told = {"under": table["under"], "source": f"A2D2C, {table['table']}"}
@@ -144,8 +142,17 @@ def _settings(model: Model) -> tuple[str | None, dict[str, Any]]:
 
 
 def counts(model: Model) -> Mapping[str, Any] | None:
-    """Published parameters and multiply-adds of a model at 224 px with 1000 classes; none of one that is changed."""
-    return None if changed(model) else _all()["counts"].get(model.network, {}).get(model.operator)
+    """Published parameters and multiply-adds of a model at 224 px with 1000 classes; of a changed one, those of A2D2C's
+    ablations, which have some."""
+    if not changed(model):
+        return _all()["counts"].get(model.network, {}).get(model.operator)
+    rows = (row for table in _all()["ablations"] if table["network"] == model.network for row in table["rows"])
+    return next((row for row in rows if "params" in row and _varied(row) == (model.operator, *_settings(model))), None)
+
+
+def _varied(row: Mapping[str, Any]) -> tuple[str | None, str | None, Mapping[str, Any]]:
+    """What a row of an ablation is of: operator, placement, arguments."""
+    return row.get("operator"), row.get("where"), row.get("arguments", {})
 
 
 def folds() -> Mapping[str, Mapping[str, list[float]]]:

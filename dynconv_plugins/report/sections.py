@@ -7,6 +7,7 @@ from typing import Any
 
 from . import cost_plot, figures, published, tables
 from .between import between
+from .class_table import classes
 from .compare import Compared, compare
 from .conditions import machine
 from .cost_table import costs, references
@@ -86,7 +87,7 @@ def section(task: Task, looks: dict[str, Look], studio: Studio, pictures: bool =
         costs=costs(task, rows),
         against_cost=cost_plot.against_cost(task, rows, looks, studio),
         against_cost_of=cost_plot.caption(task, rows),
-        classes=tables.classes(task, rows),
+        classes=classes(task, rows),
         runs=runs(task),
         folds=figures.folds(task, looks, studio),
         tests=tables.tests(task, rows),

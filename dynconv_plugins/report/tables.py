@@ -1,11 +1,9 @@
-"""The tables of one task: results (the paper's Tables 3, 4 and 4b), classes, tests."""
+"""The tables of one task: results (the paper's Tables 3, 4 and 4b) and tests."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-import numpy as np
 
 from . import losses, published
 from .compare import Compared, cost_of, overlap, points
@@ -30,6 +28,7 @@ def kind(task: Task) -> str:
 def results(task: Task, rows: Sequence[Compared]) -> Table:
     """Scores with intervals, differences from the twin and what may be said of them, costs, the paper's numbers."""
     name = task.score_name
+    comparable = not published.not_comparable(task)
     macs, giga = prefixed((cost_of(r.model.costs, "macs") for r in rows), "G")
     params, mega = prefixed((cost_of(r.model.costs, "params") for r in rows), "M")
     table = Table(
@@ -46,11 +45,10 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
             Head("parameters", params),
             Head(f"{task.scored} loss"),
             Head(f"the paper's {name}", "%"),
-            Head("ours less the paper's", "points"),
+            Head("ours less the paper's", "points" if comparable else "points, not comparable"),
             Head("the paper's FLOPs", "G"),
         ],
     )
-    comparable = not published.not_comparable(task)
     for row in rows:
         paper = published.published(task, row.model)
         costs = row.model.costs
@@ -61,12 +59,12 @@ def results(task: Task, rows: Sequence[Compared]) -> Table:
                 gap(row),
                 _verdict(row),
                 decimal(row.scores.sd * 100, 1),
-                percent(row.mean_of("pixel_accuracy")),
+                _pixels(task, row),
                 figures(cost_of(costs, "macs"), giga, times(row.ratio("macs"))),
                 figures(cost_of(costs, "params"), mega, times(row.ratio("params"))),
                 _loss(row),
                 percent(paper.score, f"± {paper.sd * 100:.1f}" if paper.sd else "", "quiet") if paper else Value(),
-                _less(row, paper, comparable),
+                _less(row, paper),
                 Value(f"{paper.gflops:.1f}", raw=paper.gflops, tone="quiet") if paper and paper.gflops else Value(),
             ]
         )
@@ -186,41 +184,6 @@ def _about_tests(task: Task, rows: Sequence[Compared], compared: int, shown: set
     return about.strip()
 
 
-def classes(task: Task, rows: Sequence[Compared]) -> Table | None:
-    """Table 4 by class: IoU of each class, averaged over runs; classes in the order of the data set."""
-    values: dict[str, dict[str, list[float]]] = {}
-    for row in rows:
-        for metrics in row.model.results.values():
-            for name, value in metrics.per_class.items():
-                values.setdefault(name, {}).setdefault(row.model.key, []).append(value)
-    if not values or task.score_name != "mIoU":
-        return None
-    shown = [r for r in rows if r.model.results]
-    heads = [Head("Class", number=False), *(Head(r.name) for r in shown)]
-    table = Table(f"{task.name}-classes", "IoU of each class (%)", heads)
-    absent = []
-    for name, found in values.items():
-        if not any(x == x for v in found.values() for x in v):
-            absent.append(name)
-            continue
-        means = [
-            float(np.mean(v)) if (v := [x for x in found.get(r.model.key, []) if x == x]) else math.nan for r in shown
-        ]
-        known = sorted(m for m in means if m == m)
-        best = known[-1] if len(known) > 1 and known[0] < known[-1] else math.nan
-        spans = (summarise([x for x in found.get(r.model.key, []) if x == x]) for r in shown)
-        fields = (percent(m, tone="best" if m == best else "") for m in means)
-        table.rows.append([Value(name), *(within(f, *s.clipped) for f, s in zip(fields, spans, strict=True))])
-    table.rows.append([Value("mIoU"), *(score(r) for r in shown)])
-    table.about = "Mean over runs, with its 95% interval where there are several; the highest of each class in bold. "
-    counts = {sum(v == v for v in m.per_class.values()) for r in shown for m in r.model.results.values()}
-    counted = str(counts.pop()) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-    table.about += f"mIoU is the mean over {counted} of the {len(values)} classes: one that neither occurs in the test "
-    table.about += "images nor is predicted has no IoU"
-    table.about += f" (here {', '.join(absent)})." if absent else "."
-    return table
-
-
 def model_name(task: Task, row: Compared) -> Value:
     """The row's name, with how many of the planned runs are in it."""
     what = ("fold" if task.folded else "run") + ("" if len(row.model.cells) == 1 else "s")
@@ -233,8 +196,14 @@ def _loss(row: Compared) -> Value:
     return within(decimal(row.losses.mean), low, row.losses.high, 1, digits=3)
 
 
-def _less(row: Compared, paper: published.Published | None, comparable: bool) -> Value:
-    if paper is None or not comparable or not row.scores.n:
+def _pixels(task: Task, row: Compared) -> Value:
+    known = [r.pixel_accuracy for r in row.model.results.values() if r.pixel_accuracy is not None]
+    found = summarise(known, overlap(task))
+    return within(percent(found.mean), *found.clipped)
+
+
+def _less(row: Compared, paper: published.Published | None) -> Value:
+    if paper is None or not row.scores.n:
         return Value()
     gap = row.scores.mean - paper.score
     return Value(points(gap), raw=gap * 100, tone="quiet")

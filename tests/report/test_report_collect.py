@@ -210,36 +210,6 @@ def test_tasks_that_only_share_their_name_are_not_one(fabricate, tmp_path, what:
     assert again.tasks.keys() == study.tasks.keys() and all(t.models["static"].costs for t in again.tasks.values())
 
 
-@pytest.mark.parametrize("change", [{"arguments": {"num_kernels": 8}}, {"where": "median"}])
-@pytest.mark.parametrize("seeds", ["the same", "others"])
-def test_one_label_with_other_arguments_is_another_model(fabricate, change: dict, seeds: str) -> None:
-    """Without a label of its own, ODConv with eight kernels is in a folder that is called as plain ODConv's is."""
-    first = fabricate("first").task("images", "timm", SCORES)
-    second = fabricate("second").task("images", "timm", {"static": SCORES["static"], "odconv": [0.73, 0.75, 0.74]})
-    for path in (second.root / "images/odconv").iterdir():
-        edit(path, **change)
-    if seeds == "others":
-        shutil.rmtree(first.root / "images/odconv/seed2")
-        for seed in (0, 1):
-            shutil.rmtree(second.root / f"images/odconv/seed{seed}")
-    study = collect([first.root, second.root])
-    assert list(study.tasks) == ["first-images", "second-images"]
-    means = [compare(task)[1].scores.mean for task in study.tasks.values()]
-    assert means == pytest.approx([0.64, 0.74])
-    (told,) = [note for note in study.notes if "not one" in note]
-    assert told.startswith("The tasks called images differ in arguments and are not one")
-
-
-def test_a_plan_says_arguments_before_a_run_does(fabricate) -> None:
-    first = fabricate("first").task("images", "timm", SCORES)
-    second = fabricate("second").task("images", "timm", SCORES)
-    plan = second.plan["tasks"]["images"]
-    plan["models"] = ["static", {"operator": "odconv", "num_kernels": 8}]
-    (second.root / "study.yaml").write_text(json.dumps(second.plan))
-    shutil.rmtree(second.root / "images/odconv")
-    assert list(collect([first.root, second.root]).tasks) == ["first-images", "second-images"]
-
-
 def test_two_results_of_one_cell_are_an_error_that_names_it(fabricate) -> None:
     first = fabricate("first").task("images", "timm", SCORES)
     second = fabricate("second").task("images", "timm", {**SCORES, "odconv": [0.63, 0.60, 0.64]})

@@ -18,6 +18,7 @@ from made import STATIC, study_of
 
 from dynconv_plugins.report import tables
 from dynconv_plugins.report.caveats import caveats
+from dynconv_plugins.report.class_table import classes
 from dynconv_plugins.report.collect import collect
 from dynconv_plugins.report.commands import commands
 from dynconv_plugins.report.compare import compare
@@ -25,7 +26,7 @@ from dynconv_plugins.report.cost_table import costs
 from dynconv_plugins.report.looks import looks
 from dynconv_plugins.report.places import placeless_record
 from dynconv_plugins.report.records import Cell, Model, Task
-from dynconv_plugins.report.statistics import holm
+from dynconv_plugins.report.statistics import holm, summarise
 from dynconv_plugins.report.summary import answer, budget
 from dynconv_plugins.report.verdicts import Verdict
 
@@ -152,7 +153,7 @@ def test_csv_keeps_every_digit(fabricate) -> None:
 def test_per_class_and_missing_classes(fabricate) -> None:
     names = ("background", "a|very long name of a class that somebody thought of", "cat")
     _, task, rows = study_of(fabricate, {"static": [0.3], "odconv": [0.4]}, host="mmseg", per_class=names)
-    table = tables.classes(task, rows)
+    table = classes(task, rows)
     assert [row[0].text for row in table.rows] == [*names, "mIoU"]
     assert table.rows[0][2].tone == "best" and "a\\|very" in table.markdown()
     assert "**40.0**" in table.markdown() or "**52.0**" in table.markdown(), (
@@ -220,7 +221,7 @@ def test_a_class_that_is_nowhere_is_named_and_has_no_row(fabricate) -> None:
     metrics = json.loads(path.read_text())
     path.write_text(json.dumps(metrics | {"per_class": metrics["per_class"] | {"boat": None}}))
     task = collect([made.root]).tasks["task"]
-    table = tables.classes(task, compare(task))
+    table = classes(task, compare(task))
     assert [row[0].text for row in table.rows] == ["background", "cat", "mIoU"]
     assert "mean over 2 of the 3 classes" in table.about and table.about.endswith("has no IoU (here boat).")
 
@@ -241,3 +242,18 @@ def test_a_command_names_no_folder_of_the_machine_it_ran_on(tmp_path):
     task = Task("a", {"static": Model("static", "FCN", "static", "static", {"seed0": cell})})
     [(_, said)] = commands(task)
     assert said == "python -m tsai_models train --data $DYNCONV_DATA/UCR --out mine/a/static/seed0/run"
+
+
+def test_pixel_accuracy_over_runs_has_an_interval(fabricate) -> None:
+    made = fabricate().task("task", "mmseg", {"static": [0.3] * 3, "odconv": [0.4]}, per_class=("background", "cat"))
+    right = [0.66, 0.7, 0.98]
+    for path in made.root.glob("task/*/*/metrics.json"):
+        metrics = json.loads(path.read_text())
+        path.write_text(json.dumps(metrics | {"pixel_accuracy": right[int(path.parent.name[-1])]}))
+    task = collect([made.root]).tasks["task"]
+    table = tables.results(task, compare(task))
+    place = [h.text for h in table.heads].index("pixel accuracy")
+    several, one = (row[place] for row in table.rows)
+    expected = summarise(right)
+    assert several.raw == pytest.approx(78.0) and several.span == pytest.approx((100 * expected.low, 100))
+    assert one.text == "66.0" and one.span is None

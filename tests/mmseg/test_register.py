@@ -6,10 +6,13 @@ import importlib
 import math
 import pickle
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from mmcv.cnn import ConvModule, build_conv_layer
+from mmengine.config import Config
+from mmengine.registry import HOOKS
 from mmengine.registry import MODELS as ROOT
 from mmseg.registry import MODELS
 from torch import nn
@@ -161,6 +164,23 @@ def test_a_static_kernel_of_another_shape_is_refused():
     module = ConvModule(4, 4, 3, conv_cfg=CONV)
     with pytest.raises(RuntimeError, match=r"conv.weight: \[4, 4, 1, 1\] instead of \[4, 4, 3, 3\]"):
         module.load_state_dict(ConvModule(4, 4, 1).state_dict())
+
+
+def test_what_the_page_shows_is_a_config(tmp_path):
+    """Of docs/using.md, read as a user's file is; everything in it is built."""
+    page = (Path(__file__).parents[2] / "docs" / "using.md").read_text().partition("\n## mmsegmentation\n")[2]
+    block = page.partition("```python\n")[2].partition("```")[0]
+    file = tmp_path / "own.py"
+    file.write_text(block)
+    config = Config.fromfile(file)
+    assert set(config) == {"custom_imports", "backbone", "conv_cfg", "default_hooks"}
+    assert dc.operators_in(MODELS.build(config.backbone))
+    assert isinstance(build_conv_layer(config.conv_cfg, 4, 8, 3), dc.ODConv2d)
+    for hook in config.default_hooks.values():
+        HOOKS.build(hook)
+    for name, value in {"iters": 2000, "epochs": 10}.items():  # which a comment of it names
+        assert f"{name}={value}" in block
+        HOOKS.build({"type": "TemperatureHook", name: value})
 
 
 def test_fpn_neck_and_head():

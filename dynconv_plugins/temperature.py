@@ -76,9 +76,10 @@ class LinearTemperature:
 def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int = 1000) -> nn.Module:
     """Makes `model` lower its own temperature, one step a training forward: for trainers that have no callbacks.
 
-    The counter is a buffer, ``annealing_step``, so resuming continues where training was. In evaluation too the
-    temperature is the one that the counter tells: an average of the weights (timm's ``ModelEmaV3``) averages the
-    temperatures as well, but copies the counter. ``ModelEmaV2`` does not: call `set_temperature` on its model.
+    The counter is a buffer, ``annealing_step``, so resuming continues where training was; a model that does not anneal
+    loads the weights without it. In evaluation too the temperature is the one that the counter tells: an average of the
+    weights (timm's ``ModelEmaV3``) averages the temperatures as well, but copies the counter. ``ModelEmaV2`` does not:
+    call `set_temperature` on its model.
 
     Args:
         model: A model with dynamic operators; given a forward pre-hook. One that anneals already starts anew.

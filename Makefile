@@ -1,4 +1,4 @@
-# make demo | test | lint | clean
+# make demo | test | test-slow | lint | clean
 #
 # Every target sets itself up: in the active environment of venv or conda (conda's base is left alone), or else in .venv,
 # made with $(PYTHON), and filled once with what constraints.txt pins (about 5 minutes and 6 GB, nothing afterwards).
@@ -18,13 +18,17 @@ export PATH := $(BIN):$(PATH)
 # Threads that spin while they wait make a busy machine ten times slower.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: demo test lint clean install
+.PHONY: demo test test-slow lint clean install
 
 demo: $(STAMP)
 	@$(BIN)/python -m dynconv_plugins.demo $(DEMO)
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m 'not slow' --durations=40 $(TEST)
+
+# What `test` leaves out.
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m slow --durations=40 $(TEST)
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .

@@ -48,6 +48,11 @@ def has_learned(operator: DynamicConv) -> bool:
     return trained or bool((operator.stacked != operator.stacked[:1]).any())
 
 
+def came_trained(operator: DynamicConv) -> bool:
+    """Whether an operator's attention was loaded, and had been trained: then it keeps the temperature that it has."""
+    return operator.attention_loaded and hasattr(operator.attention, "temperature") and has_learned(operator)
+
+
 @dataclass(frozen=True)
 class LinearTemperature:
     """Falls linearly from `start` to `end` over the first `epochs`, then stays; call it with a fractional epoch.

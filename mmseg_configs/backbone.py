@@ -1,4 +1,4 @@
-"""Any classifier of timm, ours included, as a backbone of mmseg."""
+"""Any convolutional classifier of timm, ours included, as a backbone of mmseg."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 import timm_models  # noqa: F401  (importing registers our models with timm)
+from dynconv_plugins.checkpoints import layouts
 from dynconv_plugins.convert import connect
 from dynconv_plugins.errors import UnknownName, UserError
 
@@ -29,6 +30,7 @@ class DynConvBackbone(BaseModule):
         frozen_stages: Everything that the feature map of this index is computed by (0: the stem) gets no gradient and
             stays in eval mode, attention branches included. -1: nothing.
         norm_eval: Keeps every batch norm in eval mode during training, those in attention branches too.
+        with_cp: Computes activations again in the backward pass instead of keeping them, as mmseg's ResNets do.
         checkpoint: File to start training from: our trainer's or timm's ``.pth.tar``, a plain state dict, safetensors,
             or a segmentor's with such a backbone. Classifier or head in it are dropped; everything else must match,
             except that a static network's weights start its dynamic twin. Tests do without it.
@@ -54,6 +56,7 @@ class DynConvBackbone(BaseModule):
         output_stride: int | None = None,
         frozen_stages: int = -1,
         norm_eval: bool = False,
+        with_cp: bool = False,
         checkpoint: str | None = None,
         in_channels: int = 3,
         init_cfg: dict | None = None,
@@ -77,15 +80,29 @@ class DynConvBackbone(BaseModule):
         connect(self.model)
         self.channels: list[int] = self.model.feature_info.channels()
         self.strides: list[int] = self.model.feature_info.reduction()
+        if getattr(self.model, "output_fmt", "NCHW") != "NCHW":
+            raise UserError(
+                f"{model_name} has its channels last ({self.model.output_fmt}), which mmseg's heads have not"
+            )
+        if with_cp:
+            self._recompute(model_name)
         self.norm_eval = norm_eval
         self.checkpoint = checkpoint
         if checkpoint:
             # Here and not where it is needed: it draws random numbers, and heads that are built next draw theirs after.
+            extracting = ("feature_cls", "feature_cfg", "feature_location", "output_fmt")
+            options = {name: value for name, value in options.items() if name not in extracting}
             whole = timm.create_model(model_name, **{**options, "pretrained": False})
             self._classifier_keys = list(whole.state_dict())
         self._frozen = self._stages(frozen_stages)
         for parameter in (p for name in self._frozen for p in self.model.get_submodule(name).parameters()):
             parameter.requires_grad_(False)
+
+    def _recompute(self, model_name: str) -> None:
+        try:
+            self.model.set_grad_checkpointing(True)
+        except (AttributeError, AssertionError):
+            raise UserError(f"{model_name} cannot recompute activations: leave with_cp out") from None
 
     def init_weights(self) -> None:
         """Starts from `checkpoint`, if there is one; mmengine calls this before it trains, not before it tests."""
@@ -102,6 +119,10 @@ class DynConvBackbone(BaseModule):
         """
         if self.checkpoint:
             load_features(self.model, self.checkpoint, self._classifier_keys)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        layouts.start_static(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Returns the feature maps, shallow to deep."""

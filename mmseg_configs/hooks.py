@@ -10,11 +10,9 @@ from torch import nn
 
 import dynconv_plugins as dc
 from dynconv_plugins.errors import UserError
-from dynconv_plugins.temperature import has_learned
+from dynconv_plugins.temperature import came_trained
 
-from .backbone import DynConvBackbone, pretrained
-
-_KEY, _ENTRY = "kept_temperatures", "attention.temperature"
+_KEY = "kept_temperatures"
 
 
 @HOOKS.register_module(force=True)
@@ -60,11 +58,6 @@ class TemperatureHook(Hook):
                 raise UserError(f"TemperatureHook: {name} must be a number {least}, not {value!r}")
         self.iters, self.epochs, self.part, self.force = iters, epochs, part, force
         self.start, self.end = start, end
-        self.read: set[str] = set()
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Notes what the checkpoint holds: with a `CheckpointGuard` that is not strict it need not be everything."""
-        self.read = {key.removeprefix("module.") for key in checkpoint.get("state_dict", checkpoint)}
 
     def before_train(self, runner: Runner) -> None:
         """Makes sure that there is something to set, and finds out what keeps its temperature."""
@@ -81,9 +74,7 @@ class TemperatureHook(Hook):
         elif runner.iter:  # resumed: what it has learned since is no reason to stop
             kept = runner.message_hub.runtime_info.get(_KEY, [])
         else:
-            started = _started(model)
-            loaded = {n: op for n, op in operators.items() if op in started or f"{n}.{_ENTRY}" in self.read}
-            kept = [name for name, op in loaded.items() if has_learned(op)]
+            kept = [name for name, op in operators.items() if came_trained(op)]
         runner.message_hub.update_info(_KEY, kept)
         if kept:
             now = operators[kept[0]].attention.temperature.item()
@@ -112,13 +103,3 @@ def bare(runner: Runner) -> nn.Module:
 
 def _trains(attention: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in attention.parameters())
-
-
-def _started(model: nn.Module) -> set[nn.Module]:
-    """The dynamic convolutions in modules whose initialisation reads a file."""
-    found = set()
-    for module in model.modules():
-        start = module.checkpoint if isinstance(module, DynConvBackbone) else None
-        if start or pretrained(getattr(module, "init_cfg", None)):
-            found |= set(dc.operators_in(module).values())
-    return found

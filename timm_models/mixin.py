@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
 import torch.distributed as dist
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 
 import dynconv_plugins as dc
 from dynconv_plugins.budget import Budget
+from dynconv_plugins.checkpoints import layouts
 from dynconv_plugins.operators.base import DynamicConv
 
 _logger = logging.getLogger("timm_models")
@@ -32,6 +35,14 @@ class DynamicModel(nn.Module):
         if not mode:
             _report(self)
         return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As of any module; if not `strict`, a static network's weights start its dynamic twin, computing the same."""
+        if not strict:
+            metadata, state_dict = getattr(state_dict, "_metadata", None), OrderedDict(state_dict)
+            state_dict._metadata = metadata
+            layouts.start_static(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         # A trained checkpoint is validated, exported and fine-tuned by commands that know nothing of its schedule.

@@ -102,6 +102,10 @@ class DynamicResNet(DynamicModel, ResNet):
         blocks = [m for m in self.modules() if isinstance(m, Bottleneck)]
         if not blocks:
             raise UserError("stride_in_1x1=True needs bottleneck blocks: use resnet50 or resnet101")
+        if not any(block.conv2.stride[0] > 1 for block in blocks):
+            raise UserError(
+                "stride_in_1x1=True has no stride to move where aa_layer has taken it: leave one of them out"
+            )
         for block in blocks:
             block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
 

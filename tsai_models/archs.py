@@ -22,6 +22,7 @@ from dynconv_plugins.placement import select
 from .blind import blind
 from .nets import Net1_CNN, Net1_DCNN, Net2_CNN, Net2_DCNN
 from .options import refuse_head, split
+from .views import View
 
 # Which convolutions of tsai's own networks become dynamic, whatever the operator's placement elsewhere: see `_ARGS`.
 PLACEMENTS = {
@@ -61,7 +62,12 @@ class _Dynamic:
         self.head_nf, self.c_out, self.seq_len = self.fc.in_features, c_out, seq_len
 
     def __setattr__(self, name: str, value: object) -> None:
-        """As any module does; a new `head`, as tsai's ``change_model_head`` sets it, takes the place of the old one."""
+        """As any module does; a `head`, as tsai's ``change_model_head`` sets it, takes the place of the old one, and a
+        `backbone` that of the modules that it consists of."""
+        if name == "backbone":
+            for part, module in zip(self.body, value, strict=True):
+                setattr(self, part, module)
+            return
         if name == "head":
             name, *rest = self.tail
             for old in rest:
@@ -72,12 +78,12 @@ class _Dynamic:
     @property
     def backbone(self) -> nn.Module:
         """Everything before the pooling, as fine-tuning splits it off."""
-        return nn.Sequential(*(getattr(self, name) for name in self.body))
+        return View(self, self.body)
 
     @property
     def head(self) -> nn.Module:
         """Pooling and classifier."""
-        return nn.Sequential(*(getattr(self, name) for name in self.tail))
+        return View(self, self.tail)
 
 
 _ARGS = """

@@ -22,6 +22,9 @@ class TemperatureCallback(Callback):
     ``fine_tune``) goes on where the first ended, and ``fit(..., start_epoch=n)``, which resumes, starts at n. None of
     ``lr_find``, ``validate`` and prediction counts.
 
+    It cannot tell attention that was trained and loaded from what ``lr_find`` has loaded again, and anneals both: to
+    fine-tune a trained network, whose attention is used to its temperature, leave this callback out.
+
     Args:
         schedule: Gives the temperature at a position in epochs; ODConv's is 30 to 1 over the first 10 epochs.
     """

@@ -24,6 +24,6 @@ def refuse_head(network: str, given: Container[str]) -> None:
     """
     if "custom_head" in given:
         raise UserError(
-            f"{network} takes no custom_head, which tsai passes for a y of two dimensions: give ts_learner d=0 and "
-            "c_out, the number of y's columns, or use DynamicArch('FCNPlus', 'odconv')"
+            f"{network} takes no custom_head, which tsai passes for a y of two dimensions or more: use "
+            "DynamicArch('FCNPlus', 'odconv'), or with ts_learner and a y of two give d=0 and c_out, its columns"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..convert import operators_in
 from ..errors import UserError
 from ..operators.base import DynamicConv
 from ..operators.odconv import ODConvAttention
@@ -46,8 +47,9 @@ def published_odconv(weights: Weights, operators: dict[str, DynamicConv]) -> dic
             # Not the sum of their rows: other heads of the same number of rows in all would pass for these.
             sizes = tuple(len(head) for head in heads)
             if sizes != attention.sizes:
-                misfits[f"{there}heads.{entry}"] = f"rows {list(sizes)} (c, f, s, a) instead of {list(attention.sizes)}"
-            weights[f"{there}heads.{entry}"] = torch.cat(
+                rows = f"rows {list(sizes)} (c, f, s, a) instead of {list(attention.sizes)}"
+                misfits[f"{there}logits.{entry}"] = rows
+            weights[f"{there}logits.{entry}"] = torch.cat(
                 [head.flatten(1) if head.dim() > 1 else head for head in heads if len(head)]
             )
         weights[f"{there}temperature"] = torch.ones(())
@@ -105,3 +107,18 @@ def static(weights: Weights, operators: dict[str, DynamicConv]) -> dict[str, str
         misfits |= trouble
         weights |= {f"{name}.{key}": value for key, value in op.state_dict().items()}
     return misfits
+
+
+def start_static(model: nn.Module, weights: Weights, prefix: str = "") -> None:
+    """Lets a static network's weights start its dynamic twin, where `weights` holds those: before they are loaded.
+
+    What does not fit stays as it is, for torch to refuse.
+
+    Args:
+        model: The twin.
+        weights: Changed.
+        prefix: Of the model's names in it.
+    """
+    given = dict(weights)
+    misfits = static(weights, {f"{prefix}{name}": op for name, op in operators_in(model).items()})
+    weights.update({key: given[key] for key in misfits})

@@ -18,6 +18,8 @@ from ..errors import UserError
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state_dict")
 # What DistributedDataParallel, DataParallel, timm's averages and torch.compile put before every name.
 _PREFIXES = ("module.", "_orig_mod.")
+# How the last layer of an attention was called at first, see `DynamicConv._load_from_state_dict`.
+_EARLIER = re.compile(r"\.attention\.heads?\.")
 
 
 def unwrap(content: Any, own: Collection[str] = ()) -> dict[str, Tensor]:
@@ -49,7 +51,7 @@ def unwrap(content: Any, own: Collection[str] = ()) -> dict[str, Tensor]:
         if any(key.startswith(prefix) for key in own):
             break
         weights = {key.removeprefix(prefix): value for key, value in weights.items()}
-    return weights
+    return {_EARLIER.sub(".attention.logits.", key): value for key, value in weights.items()}
 
 
 def _is_entry(key: Any, value: Any) -> bool:

@@ -39,12 +39,12 @@ class A2D2CAttention(Tempered):
         hidden = bottleneck(conv.out_channels, reduction, 16)
         self.squeeze = nn.Linear(conv.out_channels, hidden, bias=False, **options)
         self.norm = nn.BatchNorm1d(hidden, **options)
-        self.head = nn.Linear(hidden, conv.num_kernels, **options)
+        self.logits = nn.Linear(hidden, conv.num_kernels, **options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Kaiming normal, zero bias."""
-        reset_mixing(self.squeeze, self.head)
+        reset_mixing(self.squeeze, self.logits)
         self.norm.reset_parameters()
 
     def neutralise(self) -> float:
@@ -54,7 +54,7 @@ class A2D2CAttention(Tempered):
     def forward(self, p: Tensor) -> Attention:
         """Local features ``[B, C_out, sets]`` to the kernel attention ``[B, K]``."""
         z = F.relu(normed(self.norm, self.squeeze(p.mT).flatten(0, 1)))
-        pi = self.cooled(self.head(z)).softmax(1)
+        pi = self.cooled(self.logits(z)).softmax(1)
         return Attention(kernel=pi.unflatten(0, (-1, p.shape[2])).mean(1))
 
 

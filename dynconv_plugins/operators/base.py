@@ -43,6 +43,7 @@ class DynamicConv(nn.Module):
             ``nn.ConvNd``'s own weight; with more it stays of a rank that ``model.to(memory_format=...)`` converts.
         combine: How the outputs of the K kernels become one, see `dynamic_conv`.
         preserves_static: Whether `load_static` makes the operator compute what the static convolution does.
+        attention_loaded: Whether a state dict has given the attention its values.
 
     Raises:
         ValueError: As ``nn.ConvNd`` does.
@@ -52,6 +53,7 @@ class DynamicConv(nn.Module):
     transposed = False
     combine = "sum"
     preserves_static = True
+    attention_loaded = False
 
     def __init__(
         self,
@@ -141,6 +143,11 @@ class DynamicConv(nn.Module):
     def _load_from_state_dict(
         self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
     ) -> None:
+        # Hosts take a name with "head" in it for the classifier's; ours were called so once.
+        earlier = tuple(f"{prefix}attention.{name}." for name in ("head", "heads"))
+        for key in [key for key in state_dict if key.startswith(earlier)]:
+            state_dict[f"{prefix}attention.logits.{key.rpartition('.')[2]}"] = state_dict.pop(key)
+        self.attention_loaded |= any(key.startswith(f"{prefix}attention.") for key in state_dict)
         args = (state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         super()._load_from_state_dict(*args)
         # The counter of `anneal`, in any module around this one, is a place in a schedule and no weight: what uses a

@@ -26,12 +26,12 @@ class DyConvAttention(Tempered):
         options = {"device": conv.weight.device, "dtype": conv.weight.dtype}
         hidden = bottleneck(conv.in_channels, reduction, 1)
         self.squeeze = nn.Linear(conv.in_channels, hidden, bias=False, **options)
-        self.head = nn.Linear(hidden, conv.num_kernels, **options)
+        self.logits = nn.Linear(hidden, conv.num_kernels, **options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Kaiming normal, zero bias."""
-        reset_mixing(self.squeeze, self.head)
+        reset_mixing(self.squeeze, self.logits)
 
     def neutralise(self) -> float:
         """Nothing to do: K equal kernels mix to themselves under any softmax.
@@ -42,7 +42,7 @@ class DyConvAttention(Tempered):
 
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the kernel attention ``[B, K]``."""
-        return Attention(kernel=self.cooled(self.head(F.relu(self.squeeze(pooled(x))))).softmax(1))
+        return Attention(kernel=self.cooled(self.logits(F.relu(self.squeeze(pooled(x))))).softmax(1))
 
 
 class _DyConv(DynamicConv):

@@ -31,13 +31,13 @@ class FDConvAttention(DyConvAttention):
 
     def neutralise(self) -> float:
         """Makes every weight 1, with which the bands are the kernel again; they differ, and so do their gradients."""
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.logits.weight)
+        nn.init.zeros_(self.logits.bias)
         return 1.0
 
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the kernel attention ``[B, K]``."""
-        return Attention(kernel=super().forward(x).kernel * self.head.out_features)
+        return Attention(kernel=super().forward(x).kernel * self.logits.out_features)
 
 
 def frequency_bands(rows: int, columns: int, count: int) -> Tensor:

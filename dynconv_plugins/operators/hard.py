@@ -33,13 +33,13 @@ class InputMask(nn.Module):
         super().__init__()
         options = {"device": conv.weight.device, "dtype": conv.weight.dtype}
         self.beta, self.budget = beta, budget
-        self.head = nn.Linear(conv.in_channels, conv.out_channels, **options)
+        self.logits = nn.Linear(conv.in_channels, conv.out_channels, **options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Everything on, for any input."""
-        nn.init.zeros_(self.head.weight)
-        nn.init.uniform_(self.head.bias, 0.0, INITIAL)
+        nn.init.zeros_(self.logits.weight)
+        nn.init.uniform_(self.logits.bias, 0.0, INITIAL)
 
     def neutralise(self) -> float:
         """Everything on."""
@@ -48,7 +48,7 @@ class InputMask(nn.Module):
 
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the output attention ``[B, C_out]``, zeros and ones."""
-        zeta = self.head(pooled(x))
+        zeta = self.logits(pooled(x))
         return Attention(output=self.budget(switched(zeta, self.beta), zeta, zeta.shape[0]))
 
 

@@ -30,11 +30,13 @@ def normed(norm: nn.Module, x: Tensor) -> Tensor:
     trainers exchange a batch norm for (``SyncBatchNorm.convert_sync_batchnorm``) does the same.
 
     Args:
-        norm: ``nn.BatchNorm1d``, or the ``nn.SyncBatchNorm`` made of it.
+        norm: ``nn.BatchNorm1d``, or what was made of it: ``nn.SyncBatchNorm``, timm's split norm (of images alone).
         x: ``[B, C]`` or ``[B, C, L]``.
     """
     if norm.training and x.shape[0] == 1 and x.shape[2:].numel() == 1 and not _shared(norm):
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
+    if isinstance(norm, nn.BatchNorm2d):
+        return norm(x[:, :, None, None] if x.dim() == 2 else x[..., None]).reshape(x.shape)
     return norm(x)
 
 

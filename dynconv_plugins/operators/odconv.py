@@ -49,16 +49,16 @@ class ODConvAttention(Tempered):
         hidden = bottleneck(conv.in_channels, reduction, min_channels)
         self.squeeze = nn.Linear(conv.in_channels, hidden, bias=False, **options)
         self.norm = nn.BatchNorm1d(hidden, **options)
-        self.heads = nn.Linear(hidden, sum(self.sizes), **options)
+        self.logits = nn.Linear(hidden, sum(self.sizes), **options)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Kaiming normal with each head's own fan-out, zero biases, as the published code."""
         nn.init.normal_(self.squeeze.weight, 0.0, math.sqrt(2.0 / self.squeeze.out_features))
-        for rows in self.heads.weight.split(self.sizes):
+        for rows in self.logits.weight.split(self.sizes):
             if len(rows):
                 nn.init.normal_(rows.detach(), 0.0, math.sqrt(2.0 / len(rows)))
-        nn.init.zeros_(self.heads.bias)
+        nn.init.zeros_(self.logits.bias)
         self.norm.reset_parameters()
 
     def neutralise(self) -> float:
@@ -69,14 +69,14 @@ class ODConvAttention(Tempered):
         weights a_k give them different gradients.
         """
         gates = sum(self.sizes[:3])
-        nn.init.zeros_(self.heads.weight.detach()[:gates])
-        nn.init.zeros_(self.heads.bias.detach()[:gates])
+        nn.init.zeros_(self.logits.weight.detach()[:gates])
+        nn.init.zeros_(self.logits.bias.detach()[:gates])
         return 0.5 ** sum(size > 0 for size in self.sizes[:3])
 
     def forward(self, x: Tensor) -> Attention:
         """``[B, C_in, *S]`` to the four factors."""
         z = F.relu(normed(self.norm, self.squeeze(pooled(x))))
-        gates, a = self.cooled(self.heads(z)).split((sum(self.sizes[:3]), self.sizes[3]), 1)
+        gates, a = self.cooled(self.logits(z)).split((sum(self.sizes[:3]), self.sizes[3]), 1)
         c, f, s = gates.sigmoid().split(self.sizes[:3], 1)
         return Attention(
             kernel=a.softmax(1) if self.sizes[3] else None,

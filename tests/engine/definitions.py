@@ -119,7 +119,7 @@ def hard(op, x: Tensor) -> Tensor:
     """MetaDOCK's switch, per filter from the input or per slice of the kernel; its gradient is the sigmoid's."""
     beta = op.beta
     if op.mask == "input":
-        soft = (beta * linear(op.attention.head, gap(x))).sigmoid()
+        soft = (beta * linear(op.attention.logits, gap(x))).sigmoid()
         return equation(op, x, f=soft + ((soft > 0.5).double() - soft).detach())
     soft = (beta * op.zeta).sigmoid()
     weight = op.weight * (soft + ((soft > 0.5).double() - soft).detach())

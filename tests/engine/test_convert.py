@@ -44,7 +44,7 @@ def test_attentions_get_gradients_and_kernels_part():
         assert all(torch.equal(k, op.kernels[0]) for k in op.kernels)
     nn.functional.cross_entropy(model(images()), labels).backward()
     for name, op in operators.items():
-        c, f, s, _a = op.attention.heads.weight.grad.split(op.attention.sizes)
+        c, f, s, _a = op.attention.logits.weight.grad.split(op.attention.sizes)
         assert min(g.abs().max() for g in (c, f, s)) > 0, f"{name}: a gate gets no gradient"
     optimizer.step()
     for name, op in operators.items():
@@ -52,7 +52,7 @@ def test_attentions_get_gradients_and_kernels_part():
     optimizer.zero_grad()
     nn.functional.cross_entropy(model(images()), labels).backward()
     for name, op in operators.items():
-        *_, a = op.attention.heads.weight.grad.split(op.attention.sizes)
+        *_, a = op.attention.logits.weight.grad.split(op.attention.sizes)
         assert a.abs().max() > 0, f"{name}: the kernel attention gets no gradient"
         assert op.attention.squeeze.weight.grad.abs().max() > 0, name
 

@@ -29,7 +29,7 @@ def data() -> torch.Tensor:
 
 
 def logits(op: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    return op.attention.head(x.mean((2, 3))) if op.mask == "input" else op.zeta
+    return op.attention.logits(x.mean((2, 3))) if op.mask == "input" else op.zeta
 
 
 @MASKS
@@ -94,7 +94,7 @@ def test_no_scale_is_compiled_again():
         dc.set_loss_scale(op, scale)
         op.zero_grad()
         (compiled(data()).square().mean() * scale).backward()
-        grads.append(op.attention.head.weight.grad / scale)
+        grads.append(op.attention.logits.weight.grad / scale)
     torch.testing.assert_close(grads[1], grads[0])
     torch.testing.assert_close(grads[2], grads[0])
     assert counter.frame_count == 1

@@ -157,7 +157,7 @@ def test_has_learned():
     fresh = dc.dynamize(copy.deepcopy(static), "odconv4x")
     assert not has_learned(fresh) and has_learned(dc.ODConv2d(3, 4, 3))
     with torch.no_grad():
-        fresh.attention.heads.bias[0] = 1.0
+        fresh.attention.logits.bias[0] = 1.0
     assert has_learned(fresh)
 
 

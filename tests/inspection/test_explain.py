@@ -126,7 +126,7 @@ def test_the_winning_rotation_is_the_one_whose_answer_the_layer_gives():
 
 def test_hard_counts_what_is_on():
     model = small("hard")
-    layer = model[2].attention.head
+    layer = model[2].attention.logits
     with torch.no_grad():
         layer.bias.copy_(torch.tensor([1.0, -1, 1, -1, 1, 1]))
     (first, _), _ = explain(model, X)

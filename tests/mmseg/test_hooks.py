@@ -150,7 +150,7 @@ def test_budget_is_scaled_as_the_loss_is(tmp_path):
             tmp_path / str(n), {}, kind="BudgetHook", conv=conv, optim=optim, by_epoch=False, max_iters=iters
         )
         assert model.conv.attention.budget.loss_scale == 1 / n
-        biases.append(model.conv.attention.head.bias.detach())
+        biases.append(model.conv.attention.logits.bias.detach())
     torch.testing.assert_close(*biases, atol=0, rtol=1e-3)
     assert biases[0].abs().min() > 1
 
@@ -164,7 +164,7 @@ def test_budget_is_scaled_as_amp_scales_the_loss(tmp_path, n):
         optim = dict(optim, accumulative_counts=n)
         loop = dict(by_epoch=False, max_iters=n)
         model, runner = run(tmp_path / name, {}, kind="BudgetHook", conv=conv, optim=optim, **loop)
-        biases.append(model.conv.attention.head.bias.detach())
+        biases.append(model.conv.attention.logits.bias.detach())
     assert runner.optim_wrapper.loss_scaler.get_scale() == 1024
     assert model.conv.attention.budget.loss_scale == 1024 / n
     torch.testing.assert_close(*biases, atol=0, rtol=1e-2)

@@ -83,7 +83,7 @@ def test_frozen_kernels_outlast_fine_tuning(make_dls):
     dls = make_dls()
     learn = ts_learner(dls, from_static(build(Net2_DCNN, 1, 3), build(Net2_CNN, 1, 3)), metrics=accuracy)
     before = kernels(learn.model)
-    heads = {k: op.attention.heads.weight.detach().clone() for k, op in dc.operators_in(learn.model).items()}
+    heads = {k: op.attention.logits.weight.detach().clone() for k, op in dc.operators_in(learn.model).items()}
     fully_connected = learn.model.head[-1].weight.detach().clone()
     with learn.no_bar(), learn.no_logging():
         learn.fine_tune(2, 1e-2)
@@ -93,7 +93,7 @@ def test_frozen_kernels_outlast_fine_tuning(make_dls):
     assert all(not op.weight.requires_grad for op in dc.operators_in(learn.model).values())
     assert not torch.equal(learn.model.head[-1].weight, fully_connected)
     for name, op in dc.operators_in(learn.model).items():
-        assert not torch.equal(op.attention.heads.weight, heads[name])
+        assert not torch.equal(op.attention.logits.weight, heads[name])
 
 
 def test_copies_stay_frozen_and_thaw():
@@ -102,7 +102,7 @@ def test_copies_stay_frozen_and_thaw():
         again.requires_grad_(True)
         again(torch.randn(2, 1, 30)).sum().backward()
         assert again.backbone.conv1.weight.grad is None
-        assert again.backbone.conv1.attention.heads.weight.grad is not None
+        assert again.backbone.conv1.attention.logits.weight.grad is not None
         thaw_kernels(again)(torch.randn(2, 1, 30)).sum().backward()
         assert again.backbone.conv1.weight.grad is not None
     assert not model.backbone.conv1.weight.requires_grad

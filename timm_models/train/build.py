@@ -19,7 +19,7 @@ import dynconv_plugins as dc
 from dynconv_plugins.checkpoints.differences import compare
 from dynconv_plugins.checkpoints.reading import read, unwrap
 from dynconv_plugins.errors import UnknownName, UserError
-from dynconv_plugins.temperature import has_learned
+from dynconv_plugins.temperature import came_trained
 
 from .. import list_models
 from ..inputs import input_channels
@@ -117,7 +117,7 @@ def make_temperature(args: argparse.Namespace, model: nn.Module) -> dc.LinearTem
     if not operators or args.model_kwargs.get("anneal_steps"):
         return None
     loaded = args.pretrained or args.pretrained_path or args.initial_checkpoint
-    if loaded and args.temperature_epochs is None and any(map(has_learned, operators)):
+    if loaded and args.temperature_epochs is None and any(map(came_trained, operators)):
         now = operators[0].attention.temperature.item()
         _logger.info(f"trained attention keeps its temperature, {now:g}; --temperature-epochs N would anneal it")
         return None

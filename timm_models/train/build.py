@@ -62,7 +62,7 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
     }
     try:
         for path, content in start.items() if ours else ():
-            _check_attention(content, path, name, {**options, **args.model_kwargs})
+            _check(content, path, name, {**options, **args.model_kwargs}, static=path == args.pretrained_path)
         if args.pretrained_path:
             # With a number of classes that is never the model's, timm leaves the file's classifier out.
             options["pretrained_cfg_overlay"] = {"file": args.pretrained_path, "num_classes": -1}
@@ -86,8 +86,11 @@ def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
     return model
 
 
-def _check_attention(content: Any, path: str, name: str, options: dict[str, Any]) -> None:
-    """Raises a UserError if a file lacks more than the classifier of a model of ours: timm would leave it random."""
+def _check(content: Any, path: str, name: str, options: dict[str, Any], static: bool) -> None:
+    """Raises a UserError if a file lacks more than the classifier of a model of ours: timm would leave it random.
+
+    A `static` network's weights may start its dynamic twin, see `DynamicModel.load_state_dict`.
+    """
     try:
         weights = unwrap(content)
     except UserError as e:
@@ -101,8 +104,12 @@ def _check_attention(content: Any, path: str, name: str, options: dict[str, Any]
     if not missing:
         return
     if all(key.startswith(operators) for key in missing) and not any(".attention." in key for key in weights):
-        advice = f"'dynconv convert {path} --model {name} --out FILE.safetensors' first, with the same --model-kwargs"
-        raise UserError(f"{path} has no attention: {advice}")
+        if static:
+            return
+        raise UserError(
+            f"{path} has no attention: start from it by --pretrained-path, or by what 'dynconv convert {path} "
+            f"--model {name} --out FILE.safetensors' makes of it, with the same --model-kwargs"
+        )
     raise UserError(f"{path} does not fit {name}: {len(missing)} tensors missing (first: {missing[0]})")
 
 

@@ -71,7 +71,7 @@ def condconv(op, x: Tensor) -> Tensor:
 def dyconv(op, x: Tensor) -> Tensor:
     """Dynamic Convolution: ``a = softmax(W_2 ReLU(W_1 GAP(x)) / T)``."""
     head = op.attention
-    z = linear(head.head, linear(head.squeeze, gap(x)).clamp(min=0)) / head.temperature
+    z = linear(head.logits, linear(head.squeeze, gap(x)).clamp(min=0)) / head.temperature
     return equation(op, x, a=z.exp() / z.exp().sum(1, keepdim=True))
 
 
@@ -79,7 +79,7 @@ def odconv(op, x: Tensor) -> Tensor:
     """ODConv: ``z = ReLU(BN(W GAP(x)))``; c, f, s by sigmoid and a by softmax, all of logits over T."""
     head = op.attention
     z = norm(head.norm, linear(head.squeeze, gap(x))).clamp(min=0)
-    logits = linear(head.heads, z) / head.temperature
+    logits = linear(head.logits, z) / head.temperature
     depthwise = op.groups == op.in_channels == op.out_channels
     taps = math.prod(op.kernel_size)
     gates = [op.in_channels, 0 if depthwise else op.out_channels, taps if taps > 1 else 0]
@@ -162,7 +162,7 @@ def a2d2c(op, x: Tensor) -> Tensor:
         points = (where * total).floor().long().clamp(max=total - 1).tolist()
     p = torch.stack([maps[..., chosen].mean((0, 3)) for chosen in points], 1)
     z = norm(head.norm, linear(head.squeeze, p), (0, 1)).clamp(min=0)
-    return equation(op, x, a=(linear(head.head, z) / head.temperature).softmax(2).mean(1))
+    return equation(op, x, a=(linear(head.logits, z) / head.temperature).softmax(2).mean(1))
 
 
 def orconv(op, x: Tensor) -> Tensor:
@@ -197,7 +197,7 @@ def fdconv(op, x: Tensor) -> Tensor:
     order = sorted(sum(lengths, []))
     band = torch.tensor([[bisect.bisect_left(order, n) * count // len(order) for n in row] for row in lengths])
     head = op.attention
-    z = linear(head.head, linear(head.squeeze, gap(x)).clamp(min=0)) / head.temperature
+    z = linear(head.logits, linear(head.squeeze, gap(x)).clamp(min=0)) / head.temperature
     a = count * z.exp() / z.exp().sum(1, keepdim=True)
     y = 0
     for k in range(count):

@@ -64,7 +64,7 @@ def test_the_command(tmp_path):
         ]
         ratios = [row["times"][row[line["constants"]]] / min(row["times"].values()) for row in rows]
         assert line["problems"] == len(rows) and line["worst"] == pytest.approx(max(ratios))
-        assert 1 <= line["mean"] <= line["worst"]
+        assert 1 <= line["mean"] <= line["worst"] * (1 + 1e-12)  # of one problem the two are rounded apart
     assert len(page["summary"]) == 8
     for title in ("constants of the cost model", "choices that would change", "over the fastest"):
         assert title in done.stdout

@@ -23,7 +23,7 @@ def two_targets(series, tmp_path):
 
 @pytest.mark.parametrize("arch", HEADLESS)
 def test_a_y_of_two_dimensions_is_refused_in_one_line(arch, two_targets):
-    advice = r"^\w+ takes no custom_head.* d=0 and c_out.*DynamicArch\('FCNPlus', 'odconv'\)"
+    advice = r"^\w+ takes no custom_head.*DynamicArch\('FCNPlus', 'odconv'\).* d=0 and c_out"
     with pytest.raises(UserError, match=advice) as e:
         ts_learner(two_targets, arch)
     assert arch.__name__ in str(e.value) and "\n" not in str(e.value)

@@ -38,9 +38,7 @@ def memory(row: dict[str, Any], side: str) -> str:
 
 def table(rows: Iterable[dict[str, Any]], sweep: bool = False) -> Table:
     """One row a cell; why figures are missing is in `missing`."""
-    out = Table(
-        title="time over the static network's, round by round: medians (quartiles), each in its faster layout"
-    )
+    out = Table(title="time over the static network's, round by round: medians (quartiles), each in its faster layout")
     left = ("network", "size", "operator", "pass")
     columns = ("network", "size", "operator", "pass", "static /s", "engine /s", "engine", "grouped", "timm")
     for column in (*columns, "MiB: static", "engine", "grouped"):

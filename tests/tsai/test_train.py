@@ -20,7 +20,6 @@ from dynconv_plugins.study.hosts.series import progress
 from tsai_models import ARCHS
 from tsai_models.archs import build
 from tsai_models.data import Series, load, splits
-from tsai_models.results import summary, table
 
 ROOT = Path(__file__).parents[2]
 REAL = datasets.find().get("ucr")
@@ -258,20 +257,6 @@ def test_list(cli):
 def test_help_says_what_it_is_for(cli):
     code, out, _ = cli("--help")
     assert code == 0 and "Classifies time series of equal length" in " ".join(out.split())
-
-
-def test_summary_is_the_studys():
-    """Its table 4: ten folds of the static CNN, 0.571 +- 0.059, a deviation that divides by n where ours, by n - 1."""
-    folds = [0.506, 0.564, 0.526, 0.462, 0.654, 0.590, 0.590, 0.551, 0.615, 0.654]
-    result = summary([{"accuracy": a, "loss": 1.0} for a in folds])
-    assert round(result["mean"], 3) == 0.571 and round(result["sd"] * (9 / 10) ** 0.5, 3) == 0.059
-
-
-def test_a_single_run_has_no_deviation():
-    rows = [{"run": 0, "accuracy": 0.5, "loss": 1.0, "seconds": 2.0}]
-    assert summary(rows) == {"mean": 0.5, "sd": None, "mean_loss": 1.0, "sd_loss": None}
-    assert list(table(rows, "one", "seed").columns[0].cells) == ["0", "mean"]
-    assert list(table(rows * 2, "two", "seed").columns[0].cells)[-1] == "sd"
 
 
 def test_interrupt_from_the_terminal(archive, tmp_path):

@@ -1,7 +1,7 @@
 # make demo | test | test-slow | lint | clean
 #
 # Every target sets itself up: in the active environment of venv or conda (conda's base is left alone), or else in .venv,
-# made with $(PYTHON), and filled once with what constraints.txt pins (about 5 minutes and 6 GB, nothing afterwards).
+# made with $(PYTHON), and filled once with what constraints.txt pins (about 5 minutes; 7 GB, 10 GB while it installs).
 
 PYTHON ?= python3
 CONDA  := $(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX))
@@ -39,7 +39,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || \
 	  { echo 'error: Python 3.11.5 or newer is needed by the pinned set: make PYTHON=python3.11 ...' >&2; exit 2; }
 	@test -x $(BIN)/python || { echo "making $(VENV)"; $(PYTHON) -m venv $(VENV); }
-	@echo "installing into $(VENV): about 5 minutes and 6 GB, once"
+	@echo "installing into $(VENV): about 5 minutes and 7 GB (10 GB free while it installs), once"
 	@$(BIN)/python -m pip install --disable-pip-version-check -q -e '.[all,dev]' -c constraints.txt
 	@touch $@
 

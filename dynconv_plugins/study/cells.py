@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..writing import write_json
-from .plan import Model, Plan, Task
+from .plan import Plan
+from .tasks import Model, Task
 
 CELL, METRICS, LOG, RUN = "cell.json", "metrics.json", "log.txt", "run"
 FORMAT = 1

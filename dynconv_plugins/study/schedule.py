@@ -16,7 +16,8 @@ from . import cells, hosts, process, turns
 from .cells import Cell
 from .execute import DONE, WAITING
 from .hosts.common import Data
-from .plan import Plan, Task, names
+from .plan import Plan, names
+from .tasks import Task
 
 OLD = "old"
 # Options that name a file.

@@ -21,7 +21,7 @@ from ...demo import subset
 from ...errors import UserError
 from ...writing import write_json
 from ..cells import RUN, Cell, digest
-from ..plan import Task
+from ..tasks import Task
 from .common import PYTHON, Data, Sample, contents, divided, flags, only_training, per_process, settings
 
 SCORED_BY_TRAINER = False

@@ -9,7 +9,7 @@ from ... import datasets
 from ...errors import UserError
 from ...writing import write_text
 from ..cells import digest
-from ..plan import Task
+from ..tasks import Task
 from .common import Data, contents, divided, only_training, settings
 
 DATA = {"name": None, "classes": None, "train": None, "test": None, "holdout": 0.1, "score_on": "test"}

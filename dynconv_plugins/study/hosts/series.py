@@ -18,7 +18,7 @@ from ... import datasets
 from ...errors import UnknownName, UserError
 from ...writing import write_text
 from ..cells import RUN, Cell, digest
-from ..plan import STATIC, Task
+from ..tasks import STATIC, Task
 from .common import PYTHON, Data, Sample, flags, held_out, only_training, per_process, settings
 
 SCORED_BY_TRAINER = True

@@ -64,6 +64,9 @@ def answer(task: Task, rows: Sequence[Compared]) -> Answer:
 
 def heading(tasks: Iterable[Task]) -> str:
     """What the whole report is about."""
+    tasks = list(tasks)
+    if len(tasks) > 1 and all(t.tuning for t in tasks):
+        return "Which recipe trains best?"
     return "Does dynamic convolution pay?" if any(t.asks for t in tasks) else "What static networks reach"
 
 

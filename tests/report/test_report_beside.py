@@ -23,7 +23,7 @@ from dynconv_plugins.report.losses import smoothed
 from dynconv_plugins.report.overview import overview
 from dynconv_plugins.report.run_table import runs
 from dynconv_plugins.report.statistics import holm, paired, welch
-from dynconv_plugins.report.summary import answer
+from dynconv_plugins.report.summary import answer, heading
 from dynconv_plugins.report.tuned import recipes
 from dynconv_plugins.report.verdicts import Verdict
 
@@ -108,8 +108,10 @@ def test_recipes_that_are_being_chosen_stand_side_by_side(fabricate) -> None:
     )
     answers = [answer(task, compare(task)) for task in study.tasks.values()]
     assert [row[2].text for row in overview(answers).rows] == ["60.8", "70.8", "24.0"]
+    tuned = list(study.tasks.values())
+    assert heading(tuned) == "Which recipe trains best?"
     _, task, _ = study_of(fabricate, {"static": STATIC})
-    assert recipes([task]) is None
+    assert recipes([task]) is None and heading([*tuned, task]) == "Does dynamic convolution pay?"
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,8 @@ def scan(root: Path, classes: int | None = None) -> Split:
         val = {p.name: images_in(p) for p in sorted((root / "val").iterdir()) if p.is_dir()}
     notes = []
     dropped = sum(wnid not in train for wnid, found in val.items() if found)
-    if dropped and available == len(train):
+    # Of an archive only the classes that were asked for have been unpacked.
+    if dropped and classes is None:
         notes.append(f"val images of {dropped} classes without training images are left out")
     val = {wnid: val.get(wnid, []) for wnid in train}
     for part, found in (("train", train), ("val", val)):

@@ -37,7 +37,9 @@ def test_every_source_gives_the_same(form, tiny, tmp_path):
 
 @pytest.mark.parametrize("form", ["folder", "zip", "shards"])
 def test_first_classes_only(form, tiny, tmp_path):
-    out = tiny_imagenet.prepare(SOURCES[form](tiny, tmp_path), tmp_path / "out", classes=2)
+    lines: list[str] = []
+    out = tiny_imagenet.prepare(SOURCES[form](tiny, tmp_path), tmp_path / "out", classes=2, log=lines.append)
+    assert not any("without training images" in line for line in lines), lines
     for part in ("train", "val"):
         assert sorted(p.name for p in (out / part).iterdir()) == ["n99000001", "n99000002"]
     with pytest.raises(UserError, match="--classes 4: .* has only"):

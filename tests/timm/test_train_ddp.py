@@ -46,6 +46,7 @@ def test_two_processes(tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
-    print(errors)
+    said = "go on with: torchrun --nproc-per-node=2 -m timm_models train -c "
+    assert f"{said}{stopped / 'args.yaml'} --resume auto" in errors, errors
     print(run(*again))
     assert_same_run(tmp_path / "whole", stopped)

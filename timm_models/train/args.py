@@ -52,6 +52,9 @@ _RANGES: tuple[tuple[str, Callable[[float], bool], tuple[str, ...]], ...] = (
     ),
 )
 
+# Of the flags that have a default, those for which a YAML file's null means something: none of it.
+_MAY_BE_NONE = ("color_jitter",)
+
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 _EPILOG = """-c takes a path or the name of a shipped recipe: {recipes}.
@@ -159,7 +162,7 @@ def read_config(name: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
 def _convert(action: argparse.Action, value: Any, where: str) -> Any:
     """Checks a YAML value as argparse would check its text: YAML reads ``1e-3`` as a string, and has real booleans."""
     if value is None:
-        if action.type is int and action.default is not None:
+        if action.default is not None and action.dest not in _MAY_BE_NONE:
             raise UserError(f"{where} has no value")
         return None
     if isinstance(action, KeyValues):

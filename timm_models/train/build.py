@@ -28,6 +28,9 @@ from .resume import check_arch
 
 _logger = logging.getLogger("train")
 
+# The part of a plateau schedule that training changes.
+_COUNTED = ("best", "num_bad_epochs", "cooldown_counter", "last_epoch", "_last_lr")
+
 
 def make_model(args: argparse.Namespace, num_classes: int | None) -> nn.Module:
     """Makes the model on the CPU.
@@ -206,7 +209,9 @@ def plateau_state(scheduler: Any) -> dict[str, Any] | None:
 
 
 def load_plateau_state(scheduler: Any, state: dict[str, Any] | None) -> None:
-    """Restores what `plateau_state` returned; does nothing for other schedules."""
-    if state is not None and hasattr(scheduler, "lr_scheduler"):
-        scheduler.lr_scheduler.load_state_dict(state["inner"])
+    """Restores what `plateau_state` returned, as far as it is not an option; does nothing for other schedules."""
+    inner = getattr(scheduler, "lr_scheduler", None)
+    # What was best by accuracy says nothing of a loss.
+    if state is not None and inner is not None and state["inner"].get("mode", inner.mode) == inner.mode:
+        inner.load_state_dict({k: v for k, v in state["inner"].items() if k in _COUNTED})
         scheduler.restore_lr = state["restore_lr"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -64,10 +65,10 @@ def _train(args: argparse.Namespace, world: World, job: Job, folder: Path) -> in
         run_epochs(job, folder)
     except Stopped as e:
         if world.primary:
-            resume = f"{Path(sys.executable).name} -m timm_models train -c {shlex.quote(str(folder / 'args.yaml'))}"
             _logger.info(
                 f"stopped in epoch {job.progress.epoch} after {job.progress.batch} batches, all is saved; "
-                f"go on with: {resume} --resume auto"
+                f"go on with: {_again(world)} -m timm_models train -c {shlex.quote(str(folder / 'args.yaml'))} "
+                "--resume auto"
             )
         return 128 + e.signum
     except torch.OutOfMemoryError:
@@ -76,3 +77,11 @@ def _train(args: argparse.Namespace, world: World, job: Job, folder: Path) -> in
             "same optimiser step; earlier checkpoints are intact"
         ) from None
     return 0
+
+
+def _again(world: World) -> str:
+    """What starts as many processes as there are."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if world.distributed and local == str(world.size):
+        return f"torchrun --nproc-per-node={local}"
+    return f"{'(under the same launcher) ' if world.distributed else ''}{Path(sys.executable).name}"

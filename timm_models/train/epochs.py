@@ -160,5 +160,12 @@ def _conclude(job: Job, folder: Path) -> None:
     if best is not None:
         _logger.info(
             f"done after {progress.epoch} epochs; best {name} {progress.metric(best, name):.4f} in epoch "
-            f"{best['epoch']}: {folder / 'model_best.pth.tar'}"
+            f"{best['epoch']}{_where(job, folder / 'model_best.pth.tar', best['epoch'])}"
         )
+
+
+def _where(job: Job, path: Path, epoch: int) -> str:
+    """Where the best checkpoint lies: of a run that went on in a folder of its own, it may lie in the one before."""
+    if job.saver.best_epoch == epoch:
+        return f": {path}"
+    return ", in the run before" + (f"; {path} is of epoch {job.saver.best_epoch}" if path.is_file() else "")

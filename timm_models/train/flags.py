@@ -41,7 +41,7 @@ def _data(add: Add) -> None:
 def _model(add: Add) -> None:
     add("--model", default="resnet50", metavar="MODEL", help="model name")
     add("--pretrained", help="start from the model's published weights, if it has any")
-    add("--pretrained-path", default=None, metavar="PATH", help="start from this file, with the head adapted")
+    add("--pretrained-path", default=None, metavar="PATH", help="start from this file, but for its classifier")
     add("--initial-checkpoint", default="", metavar="PATH", help="start from this checkpoint of the same model")
     add("--resume", default="", metavar="PATH", help="go on from this checkpoint; 'auto': the newest of the experiment")
     add("--no-resume-opt", help="resume weights and epoch, not the optimiser")

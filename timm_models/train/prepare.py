@@ -181,13 +181,14 @@ def _open_folder(job: Job, folder: Path, found: tuple[Path, dict] | None, held: 
         _logger.info(f"{folder} held an earlier run, which is now {aside} (--resume auto would have continued it)")
     folder.mkdir(parents=True, exist_ok=True)
     held.enter_context(sole(folder, "--experiment"))
-    settings = {k: v for k, v in vars(job.args).items() if k not in ("total_epochs", "resume", "start_epoch")}
+    once = ("total_epochs", "resume", "start_epoch", "no_resume_opt")
+    settings = {k: v for k, v in vars(job.args).items() if k not in once}
     temporary = folder / "args.yaml.tmp"
     temporary.write_text(yaml.safe_dump(settings, default_flow_style=False))
     temporary.replace(folder / "args.yaml")
     job.saver = Saver(
         arch=job.args.model,
-        arguments=settings,
+        arguments={**settings, "world_size": job.world.size},
         progress=job.progress.to_dict,
         model=job.task.get_trainable_module(),
         optimizer=job.optimizer,

@@ -85,6 +85,8 @@ def _execute(x, weight, attention, bias, stride, padding, dilation, groups, comb
     problem = Problem.of(x, weight, attention, stride, padding, dilation, groups, combine)
     if bias is not None and tuple(bias.shape) != (problem.c_out,):
         raise ValueError(f"the bias must be {[problem.c_out]}, got {list(bias.shape)}")
+    if bias is not None and bias.device != x.device:
+        raise ValueError(f"the bias is on {bias.device}, x on {x.device}: bring them together")
     y = choose_backend(problem).run(x, weight, attention, problem)
     # A network keeps one memory format, whatever the backend works in.
     y = y.contiguous(memory_format=_LAST[problem.dims] if problem.channels_last else torch.contiguous_format)

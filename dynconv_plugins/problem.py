@@ -147,6 +147,8 @@ class Problem:
             factor = getattr(attention, name)
             if factor is not None and tuple(factor.shape) != shape:
                 raise ValueError(f"the {name} attention must be {list(shape)}, got {list(factor.shape)}")
+            if factor is not None and factor.device != x.device:
+                raise ValueError(f"the {name} attention is on {factor.device}, x on {x.device}: bring them together")
         tensors = (x, weight, *(t for t in attention if t is not None))
         compiling = torch.compiler.is_compiling()
         # Transforms know torch's operations, not ours, and no memory formats. The level is that of eager forward mode.

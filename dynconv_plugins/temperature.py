@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from .compiled import bare
 from .convert import operators_in
 from .operators.base import DynamicConv
 from .problem import transforming
@@ -100,9 +101,11 @@ def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int =
     if device.type == "meta":
         raise ValueError("the model is on the meta device: anneal it after to_empty(), which would lose the counter")
     set_temperature(model, start)
-    model.annealing = LinearTemperature(float(start), float(end), steps)
-    model.register_buffer("annealing_step", torch.zeros((), dtype=torch.long, device=device))
-    if _lower not in model._forward_pre_hooks.values():  # annealed before: it starts again
+    inner = bare(model)
+    inner.annealing = LinearTemperature(float(start), float(end), steps)
+    inner.register_buffer("annealing_step", torch.zeros((), dtype=torch.long, device=device))
+    # One that was annealed before starts again. The hook is the outer module's: compiled code may not see another.
+    if not any(_lower in module._forward_pre_hooks.values() for module in (model, inner)):
         model.register_forward_pre_hook(_lower)
     return model
 
@@ -112,6 +115,7 @@ def _lower(model: nn.Module, _inputs) -> None:
     # A module-level function, not a bound method: copies of the model then count for themselves. Tensor arithmetic,
     # not the schedule's Python numbers: a compiled model must not be compiled again for every step.
     # Activation checkpointing repeats a forward, which has been counted; its temperature is still there.
+    model = bare(model)
     schedule = model.annealing
     if schedule is None or backward_pass() >= 0 or not (model.training or _may_write()):
         return

@@ -12,7 +12,6 @@ it the first choice says.
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import os
@@ -96,7 +95,9 @@ def reached(problem: Problem) -> float:
         return part
     geometry = zip(problem.kernel_size, problem.stride, problem.padding, problem.dilation, strict=True)
     for (k, s, p, d), n, o in zip(geometry, problem.size, problem.out_size, strict=True):
-        part *= sum(0 <= i * s + j * d - p < n for i, j in itertools.product(range(o), range(k))) / (o * k)
+        # Of each tap the first and the last position that it reaches, from 0 <= position * s + tap * d - p < n.
+        ends = ((-((j * d - p) // s), (n - 1 - j * d + p) // s) for j in range(k))
+        part *= sum(max(0, min(o - 1, last) - max(0, first) + 1) for first, last in ends) / (o * k)
     return part
 
 

@@ -53,7 +53,7 @@ class A2D2CAttention(Tempered):
 
     def forward(self, p: Tensor) -> Attention:
         """Local features ``[B, C_out, sets]`` to the kernel attention ``[B, K]``."""
-        z = F.relu(normed(self.norm, self.squeeze(p.mT).flatten(0, 1)))
+        z = F.relu(normed(self.norm, self.squeeze(p.mT).flatten(0, 1), batch=p.shape[0]))
         pi = self.cooled(self.logits(z)).softmax(1)
         return Attention(kernel=pi.unflatten(0, (-1, p.shape[2])).mean(1))
 

@@ -110,6 +110,7 @@ class _FDConv(Remaking, DynamicConv):
             raise ValueError(f"num_kernels must be at least 1 and at most 256, got {num_kernels}")
         self.num_kernels = num_kernels
         self.attention = FDConvAttention(self, reduction, temperature)
+        # Not of whole numbers: an average of the buffers over training steps would make 2 of 2.9999998.
         self.register_buffer("bands", self._bands().to(self.weight.device), persistent=False)
 
     @property
@@ -123,7 +124,7 @@ class _FDConv(Remaking, DynamicConv):
         plane = self._plane()
         plane = plane if plane.dtype == torch.float64 else plane.float()  # half precision has no such transform
         numbers = torch.arange(self.num_kernels, device=plane.device)
-        masks = (self.bands == numbers[:, None, None]).to(plane.dtype)
+        masks = (self.bands.round() == numbers[:, None, None]).to(plane.dtype)
         planes = torch.fft.irfft2(torch.fft.rfft2(plane) * masks, s=plane.shape).to(self.weight.dtype)
         rows, columns = self.weight.shape[1:-1], (self.out_channels, self.kernel_size[-1])
         return planes.unflatten(2, columns).unflatten(1, rows).movedim(-2, 1)
@@ -133,7 +134,7 @@ class _FDConv(Remaking, DynamicConv):
         return self.weight.movedim(0, -2).flatten(0, -3).flatten(1)
 
     def _bands(self) -> Tensor:
-        return frequency_bands(*self._plane().shape, self.num_kernels)
+        return frequency_bands(*self._plane().shape, self.num_kernels).float()
 
     def remake(self, name: str, before: Tensor | None) -> Tensor:
         """The bands follow from the sizes alone."""

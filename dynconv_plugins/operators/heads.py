@@ -22,21 +22,23 @@ def pooled(x: Tensor) -> Tensor:
     return x.sum(dims) / math.prod(x.shape[2:])
 
 
-def normed(norm: nn.Module, x: Tensor) -> Tensor:
-    """Batch norm of pooled features that also trains on a single value per channel.
+def normed(norm: nn.Module, x: Tensor, batch: int | None = None) -> Tensor:
+    """Batch norm of pooled features that also trains on a batch of one.
 
-    One value has no variance, so a batch of one is normalised with the running statistics and leaves them alone. The
-    published code of ODConv crashes there (its issues 11, 23 and 35). A function, and not a norm of its own: what
-    trainers exchange a batch norm for (``SyncBatchNorm.convert_sync_batchnorm``) does the same.
+    One value has no variance, and several of one input have not that of inputs: such a batch is normalised with the
+    running statistics and leaves them alone. The published code of ODConv crashes there (its issues 11, 23 and 35). A
+    function, and not a norm of its own: what trainers exchange a batch norm for
+    (``SyncBatchNorm.convert_sync_batchnorm``) does the same.
 
     Args:
         norm: ``nn.BatchNorm1d``, or what was made of it: ``nn.SyncBatchNorm``, timm's split norm (of images alone).
-        x: ``[B, C]`` or ``[B, C, L]``.
+        x: ``[N, C]``.
+        batch: The number of inputs, where each has several of the N rows.
     """
-    if norm.training and x.shape[0] == 1 and x.shape[2:].numel() == 1 and not _shared(norm):
+    if norm.training and (x.shape[0] if batch is None else batch) == 1 and not _shared(norm):
         return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
     if isinstance(norm, nn.BatchNorm2d):
-        return norm(x[:, :, None, None] if x.dim() == 2 else x[..., None]).reshape(x.shape)
+        return norm(x[:, :, None, None]).flatten(1)
     return norm(x)
 
 

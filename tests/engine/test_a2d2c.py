@@ -111,3 +111,29 @@ def test_is_built_on_any_device_and_in_any_default_type():
     finally:
         torch.set_default_dtype(torch.float32)
     assert torch.equal(positions, make().positions)
+
+
+def test_a_batch_of_one_leaves_the_statistics_alone():
+    """Two sets of one image have not the variance of images."""
+    op = make()
+    op(data())
+    norm = op.attention.norm
+    before = norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()
+    torch.manual_seed(3)
+    one = op(data(batch=1))
+    for now, then in zip((norm.running_mean, norm.running_var, norm.num_batches_tracked), before, strict=True):
+        assert torch.equal(now, then)
+    norm.eval()
+    torch.manual_seed(3)
+    assert torch.equal(op(data(batch=1)), one)
+
+
+def test_norms_see_every_set_of_every_image():
+    op = make()
+    with torch.no_grad():
+        p = torch.randn(4, 6, 2, dtype=torch.float64)
+        op.attention(p)
+        rows = op.attention.squeeze(p.mT).flatten(0, 1)
+    norm = op.attention.norm
+    torch.testing.assert_close(norm.running_mean, 0.1 * rows.mean(0))
+    torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * rows.var(0))

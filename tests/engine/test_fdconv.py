@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import dynconv_plugins as dc
 from dynconv_plugins.operators.fdconv import frequency_bands
@@ -63,3 +65,19 @@ def test_starts_with_all_weights_one(converted):
 def test_number_of_bands(count):
     with pytest.raises(ValueError, match="num_kernels must be at least 1 and at most 256"):
         dc.FDConv2d(8, 6, 3, num_kernels=count)
+
+
+@pytest.mark.parametrize("decay", [0.9, 0.9995, 0.9999])
+def test_an_average_of_the_buffers_keeps_the_bands(decay):
+    """Of whole numbers some of these would come out one lower: 3 as 2.9999998."""
+    op = dc.FDConv2d(16, 16, 3, num_kernels=16).eval()
+    nn.init.normal_(op.attention.logits.weight)
+    average = AveragedModel(op, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    for _ in range(50):
+        average.update_parameters(op)
+    x = torch.randn(2, 16, 8, 8)
+    torch.testing.assert_close(average.module(x), op(x))
+    plain = AveragedModel(op, use_buffers=True)
+    for _ in range(50):
+        plain.update_parameters(op)
+    torch.testing.assert_close(plain.module(x), op(x))

@@ -174,3 +174,18 @@ def test_routing_that_depends_on_the_input_has_learned():
     with torch.no_grad():
         op.attention.routing.weight[0] = 1.0
     assert has_learned(op)
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["new", "annealed before"])
+def test_a_compiled_model_anneals(before):
+    model = network()
+    if before:
+        dc.anneal(model, 9.0, 1.0, steps=3)
+    compiled = dc.anneal(torch.compile(model, backend="eager"), 30.0, 1.0, steps=10)
+    for step in range(3):
+        compiled(torch.randn(2, 3, 8, 8))
+        assert list(temperatures(model)) == [pytest.approx(30 - 2.9 * step)]
+    assert model.annealing_step == 3 and model.annealing.start == 30.0
+    dc.set_temperature(model, 5.0)
+    compiled(torch.randn(2, 3, 8, 8))
+    assert temperatures(model) == {5.0}

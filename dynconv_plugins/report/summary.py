@@ -10,7 +10,7 @@ from .compare import Compared, p_value, points
 from .fields import score
 from .records import STATIC, Task
 from .sheet import NUMBERS, WILSON, Head, Table, Value, capital, figures, listed, times
-from .statistics import ENOUGH, FEWEST
+from .statistics import ENOUGH, FEWEST, LEVEL
 from .unseen import unseen
 from .verdicts import Verdict
 
@@ -78,7 +78,7 @@ def _judged(task: Task, scored: Sequence[Compared], dynamic: Sequence[Compared])
     untested = [r for r in dynamic if r.p is None]
     ahead = [r for r in dynamic if r.verdict is Verdict.AHEAD]
     best = max(better, key=_mean) if better else max(ahead or tested or dynamic, key=_ahead)
-    rest = f"{_hints(tested, best)}{_worse(tested)}{_untested(task, untested)}"
+    rest = f"{_hints(tested, best)}{_worse(tested)}{_alone(tested, best)}{_untested(task, untested)}"
     if better:
         more = "" if len(tested) < 2 else f" {len(better)} of {_of(tested, dynamic)} beat their static twin."
         word, tone = "Yes", "good"
@@ -155,6 +155,15 @@ def _hints(tested: Sequence[Compared], best: Compared) -> str:
             names = listed([f"{r.name} ({points(r.pair.summary.mean)} points, {r.hint})" for r in found])
             told += f" {where}, but in too few runs for a firm result ({NUMBERS[ENOUGH]} make one): {names}."
     return told
+
+
+def _alone(tested: Sequence[Compared], best: Compared) -> str:
+    """Which others differ by a test of their own, that many tests take back: gains and losses alike."""
+    found = [r for r in tested if r.verdict is Verdict.OPEN and r.pair.p < LEVEL and r is not best]
+    if not found:
+        return ""
+    told = [f"{r.name} ({points(r.pair.summary.mean)} points, {p_value(r.pair.p)})" for r in sorted(found, key=_ahead)]
+    return f" Significant alone, but not after correction for {found[0].tests} models: {listed(told)}."
 
 
 def _capital(row: Compared) -> str:

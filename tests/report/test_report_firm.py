@@ -84,6 +84,19 @@ def test_a_hint_says_of_how_many_runs_it_is(fabricate, capsys) -> None:
     assert 'class="words bad"' not in page and "behind, in too few runs to be firm" in page
 
 
+def test_what_only_the_correction_takes_back_is_told_both_ways(fabricate) -> None:
+    rough = off(-0.002, scale=0.9)
+    others = {key: off(0.0001, scale=n) for n, key in enumerate(("odconv", "condconv", "dcd", "dyconv"), 1)}
+    scores = {"static": STATIC, "hard": rough, **others}
+    _, task, rows = study_of(fabricate, scores)
+    told = {r.model.key: r for r in rows}
+    assert told["hard"].pair.p < 0.05 <= told["hard"].p
+    said = answer(task, rows)
+    alone = f"hard (−0.2 points, p = {told['hard'].pair.p:.3f})"
+    assert said.word == "Not shown" and f"not after correction for {told['hard'].tests} models: {alone}." in said.text
+    assert "not after correction" not in answer(*study_of(fabricate, {"static": STATIC, "hard": rough})[1:]).text
+
+
 def test_single_pairs_of_networks_are_told_beside_a_hint(fabricate) -> None:
     """McNemar's test of one run's networks may see nothing where three runs agree by chance."""
     made = fabricate().task("task", "timm", {"static": [0.5] * 3, "hard": [0.5] * 3})

@@ -17,7 +17,7 @@ from .prune import PruneReport, prune
 from .recorder import record_attention
 from .temperature import LinearTemperature, anneal, set_temperature
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "Attention",

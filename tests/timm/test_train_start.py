@@ -195,5 +195,5 @@ def test_a_first_epoch_that_goes_on_has_the_rate_it_had(epoch: int) -> None:
     job = SimpleNamespace(
         progress=Progress(epoch=epoch, batch=1), scheduler=scheduler, args=SimpleNamespace(sched_on_updates=False)
     )
-    _restore_schedule(job)
+    _restore_schedule(job, fresh=False)
     assert stepped == [2] * (epoch > 0)

@@ -38,7 +38,7 @@ def scores(report: Path) -> list[dict[str, str]]:
 
 NETWORKS = {name.lower(): name.lower() for name in ("FCN", "ResNet", "InceptionTime", "Net1", "Net2", "FPN")}
 NETWORKS |= {"deeplabv3+": "deeplabv3plus"}
-MODEL = r"static|odconv 4x|odconv|orconv|condconv|(?:global|local) soft|hard"
+MODEL = r"static|odconv 4x|odconv|orconv|condconv|dyconv|fdconv|dcd|a2d2c\+|(?:global|local) soft|hard"
 NAMED = rf"(?<!\w)(?P<network>{'|'.join(map(re.escape, NETWORKS))})(?!\w)"
 SAID = re.compile(rf"(?i){NAMED}|\b(?P<model>{MODEL})(?:,| has)? (?P<score>\d+\.\d)\b")
 PAIR = re.compile(r"(?<![+\d.])(\d+\.\d) and (\d+\.\d)\b")

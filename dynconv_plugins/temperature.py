@@ -87,6 +87,9 @@ def anneal(model: nn.Module, start: float = 30.0, end: float = 1.0, steps: int =
     weights (timm's ``ModelEmaV3``) averages the temperatures as well, but copies the counter. ``ModelEmaV2`` does not:
     call `set_temperature` on its model.
 
+    ``torch.compile`` guards no hooks: where a network of the same structure has been compiled in the process without
+    annealing, call ``torch._dynamo.reset()`` first.
+
     Args:
         model: A model with dynamic operators; given a forward pre-hook. One that anneals already starts anew.
         start, end: Temperatures before the first and from the last step on.
